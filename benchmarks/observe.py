@@ -1,0 +1,164 @@
+"""A process that watches a kernel and says when it saw what: the other end of :mod:`observers`.
+
+``subscriber URL``: a plain zmq SUB on a kernel's iopub. ``peer URL TOKEN``: a pycrdt replica of the document at a
+WebSocket, without code of ours but the two bytes in front of an update; it sees a text when its replica has it.
+
+Both read the lines that cells print: ``line N`` is counted (in order), ``at NS`` gives a lag against the clock of
+the cell (CLOCK_MONOTONIC is one for all processes of a machine), ``end TOKEN`` writes a report to stdout::
+
+    {"token", "at_ns", "lines", "lags_ns": […], "wire_bytes"}
+
+``at_ns`` is when the observer had the text. Nothing is written before ``end``, so that writing disturbs nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+
+class Reader:
+    """Lines in, reports out."""
+
+    def __init__(self) -> None:
+        self.wire_bytes = 0
+        self._rest = ""
+        self._lines = 0
+        self._lags: list[int] = []
+
+    def feed(self, text: str, at_ns: int) -> None:
+        """The text that came, in order."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            word, _, value = line.partition(" ")
+            if word == "line":
+                self._lines += value == str(self._lines)
+            elif word == "at":
+                self._lags.append(at_ns - int(value))
+            elif word == "end":
+                self._report(value, at_ns)
+
+    def _report(self, token: str, at_ns: int) -> None:
+        report = {
+            "token": token,
+            "at_ns": at_ns,
+            "lines": self._lines,
+            "lags_ns": self._lags,
+            "wire_bytes": self.wire_bytes,
+        }
+        print(json.dumps(report), flush=True)
+        self._lines, self._lags, self.wire_bytes = 0, [], 0
+
+
+def subscribe(url: str) -> None:
+    """Watch iopub. Does not return."""
+    import zmq
+
+    reader = Reader()
+    socket = zmq.Context().socket(zmq.SUB)
+    socket.set_hwm(0)
+    socket.subscribe(b"")
+    socket.connect(url)
+    while True:
+        frames = socket.recv_multipart()
+        reader.wire_bytes += sum(map(len, frames))
+        at = frames.index(b"<IDS|MSG>")
+        if b'"stream"' in frames[at + 2]:
+            text = json.loads(frames[at + 5])["text"]
+            reader.feed(text, time.monotonic_ns())
+
+
+async def follow(url: str, token: str) -> None:
+    """Watch the document. Does not return."""
+    from pycrdt import Doc, Map
+    from tornado.httpclient import HTTPRequest
+    from tornado.websocket import websocket_connect
+
+    reader = Reader()
+    doc: Doc[Any] = Doc()
+    executions = doc.get("executions", type=Map)
+    texts: list[str] = []
+    subscription = executions.observe_deep(lambda events: texts.extend(new_texts(events)))
+    ended = asyncio.Event()
+
+    def receive(data: bytes | str | None) -> None:
+        if data is None:
+            ended.set()
+        elif isinstance(data, bytes) and (update := update_of(data)):
+            reader.wire_bytes += frame_bytes(len(data))
+            doc.apply_update(update)
+            at_ns = time.monotonic_ns()
+            for text in texts:
+                reader.feed(text, at_ns)
+            texts.clear()
+
+    request = HTTPRequest(url, headers={"Authorization": f"Bearer {token}"})
+    socket = await websocket_connect(request, on_message_callback=receive, max_message_size=1 << 30)
+    await socket.write_message(b"\x00\x00\x01\x00", binary=True)  # step 1 with an empty state vector
+    await ended.wait()
+    executions.unobserve(subscription)
+
+
+def update_of(data: bytes) -> bytes | None:
+    """The update in a message of y-protocols (a step 2 or an update); null for any other message."""
+    if data[:1] != b"\x00" or data[1] not in (1, 2):
+        return None
+    at, shift, length = 2, 0, 0
+    while True:
+        length |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 128:
+            return data[at : at + length]
+
+
+def frame_bytes(size: int) -> int:
+    """The size of a message from a WebSocket server with its frame's header (RFC 6455, section 5.2)."""
+    return size + (2 if size < 126 else 4 if size < 1 << 16 else 10)
+
+
+def new_texts(events: list[Any]) -> Iterator[str]:
+    """The stream text that an update added, in order: into a segment, behind it, in a new output, in a new row."""
+    from pycrdt import MapEvent, TextEvent
+
+    rank = {TextEvent: 0, MapEvent: 2}
+    for event in sorted(events, key=lambda event: rank.get(type(event), 1)):
+        if isinstance(event, MapEvent):
+            for change in event.keys.values():
+                yield from stream_texts(change.get("newValue"))
+            continue
+        for part in event.delta:
+            added = part.get("insert", ())
+            if isinstance(added, str):
+                yield added
+            else:
+                for value in added:
+                    yield from stream_texts(value)
+
+
+def stream_texts(value: Any) -> Iterator[str]:
+    """The text of a new segment, or of the streams in a new output or row."""
+    from pycrdt import Array, Map, Text
+
+    if isinstance(value, Text):
+        yield str(value)
+    elif isinstance(value, Array):
+        for item in value:
+            yield from stream_texts(item)
+    elif isinstance(value, Map):
+        for name in ("outputs", "text"):
+            if name in value:
+                yield from stream_texts(value[name])
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["subscriber", url]:
+            subscribe(url)
+        case ["peer", url, token]:
+            asyncio.run(follow(url, token))
+        case _:
+            sys.exit("usage: subscriber URL | peer URL TOKEN")

@@ -1,0 +1,666 @@
+"""The hallway of the agent: records in; rows to the document, the followers and the store.
+
+One loop, one thread but the store's writer and the readers of the history. The way of a record::
+
+    feed ─► mirror ─► changes ─► (pace) ─► document ─► update ─► every follower
+                                    └────► store ─► committed ─► acknowledged to the relay
+
+The store commits the changes together with the position of the feed and the state of the mirror. So an agent that
+is killed at any moment goes on where the file ends, and the relay gives it the rest again.
+
+There is one broad ``except Exception`` here, between a record and its rows: it notes in the store how far it had
+come and ends the process. The next agent takes the records in question one by one, leaves out the one that cannot be
+mirrored, and names it as a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from .. import __version__, discovery, link
+from ..config import RTCKernel, history_directory, load
+from ..errors import RemoteError, RTCError, SetupError
+from ..link import Channel, Way
+from ..tables import Cell, Change, Execution, Json, Kernel, KernelState, PutCells, PutKernel, PutMeta, coalesce
+from ..wire import Codec
+from .act import answers
+from .desk import Desk
+from .document import StateDocument
+from .feed import Feed
+from .keep import store as stores
+from .mirror import Limits, Mirror
+from .pace import Pace
+from .serve import Blob, HistoryQuery, Page
+from .serve.access import Role, Token, Tokens
+from .serve.comm import CommServer
+from .serve.websocket import Server
+
+log = logging.getLogger("rtc_kernel.agent")
+
+OWNER = "owner"
+"""Name of the token of the kernel's user; it is in the discovery file and nowhere else."""
+
+CRASH_FACT = "crash"
+"""The store's note of records that could not be mirrored: ``relay_id``, ``until`` (seq), ``skip`` (seqs)."""
+
+REPLY_CHECK_S = 2.5
+"""How often rows are looked at that went idle without a reply. Seconds."""
+
+SETTLE_S = 0.25
+"""How long a ``%rtc`` line waits for the idle of the cell before it. Seconds."""
+
+END_S = 0.8
+"""How long the end may take before the process goes anyway; the relay waits a little longer. Seconds."""
+
+NICENESS = 10
+"""Where kernel, client and relay need every processor, the mirror waits: it must not slow the kernel. On a machine
+that is not full this costs nothing."""
+
+EXIT_REBUILD = 75
+"""Exit code of an agent that wants to be started again (EX_TEMPFAIL)."""
+
+GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run an agent until its relay has gone. ``argv``: ``--link`` and the settings."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    logging.basicConfig(format="rtc_kernel: %(message)s", level=logging.WARNING)
+    name = argv[argv.index("--link") + 1]
+    try:
+        problems: list[SetupError] = []
+        settings = load(argv, problems=problems)
+        asyncio.run(App(name, settings, problems).run())
+    except SetupError as exc:
+        log.error("%s", exc)
+        os._exit(exc.exit_code)
+    os._exit(0)  # everything is stored and closed; the interpreter's own end would only take time
+
+
+class App:
+    """The agent of one kernel.
+
+    ``run`` is the order of start and end; the rest is grouped *in*, *out*, *for the doors*, *for the desk*.
+    """
+
+    def __init__(self, link_name: str, settings: RTCKernel, problems: Sequence[SetupError] = ()) -> None:
+        self.settings = settings
+        self._link_name = link_name
+        self._loop: asyncio.AbstractEventLoop
+        self._early: list[link.Record] = []
+        self._hello: asyncio.Future[Json] | None = None
+        self._ended = asyncio.Event()
+        self._news = asyncio.Event()  # records came
+        self.info: Json = {}
+        self.codec: Codec
+        self.store: stores.Store
+        self.mirror: Mirror
+        self._document: StateDocument
+        self._tokens: Tokens
+        self.server: Server
+        self.comm: CommServer
+        self.feed: Feed
+        self.desk = Desk(self)
+        self._pace = Pace(settings.quiet_ms / 1000, settings.load_ms / 1000, settings.load_bytes)
+        self._timer: asyncio.TimerHandle | None = None
+        self._changes: list[Change] = []  # mirrored, not yet shown to the followers
+        self._unkept: list[Change] = []  # mirrored, not yet given to the store
+        self._keep_timer: asyncio.TimerHandle | None = None
+        self._reply_timer: asyncio.TimerHandle | None = None
+        self._seq = 0  # of the last record that the mirror has seen
+        self._stored_seq = 0
+        self._careful_until = 0  # up to this record, write one by one: one of them cannot be mirrored
+        self._skip: frozenset[int] = frozenset()
+        self._child_exited = False
+        self._problems = [str(problem) for problem in problems]  # what is not as it should be for all our life
+        self._kernel = Kernel(id="")
+        self._health: Json = {"status": "ok", "reason": None}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._clearing = asyncio.Lock()
+
+    # --- the order of things -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, serve, end."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._hello = loop.create_future()
+        self.feed = Feed(self._receive, self._ended.set)
+        self._watch_signals(loop)
+        await self.feed.open(self._link_name)
+        ended = loop.create_task(self._ended.wait(), name="rtc-relay-ended")
+        hello: asyncio.Future[Any] = self._hello
+        await asyncio.wait([hello, asyncio.ensure_future(ended)], return_when=asyncio.FIRST_COMPLETED)
+        if not hello.done():
+            return
+        self.info = hello.result()
+        self._open()
+        early, self._early = self._early, []
+        self._hello = None
+        self.feed.say(link.Ready(str(self.info["relay_id"]), self._stored_seq))
+        self._receive(early)
+        await ended
+        loop.call_later(END_S, os._exit, 0)
+        await self._end()
+
+    def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What is sent to the group is meant for the kernel; we tell the relay that the group got it."""
+        if sys.platform == "win32":
+            return
+        for name in GROUP_SIGNALS:
+            number = int(getattr(signal, name))
+            act = link.Act({"action": "signal-seen", "signal": number})
+            loop.add_signal_handler(number, self.feed.say, act)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    def _open(self) -> None:
+        info, settings, now = self.info, self.settings, time.time()
+        kernel_id, relay_id = str(info["kernel_id"]), str(info["relay_id"])
+        self.codec = Codec(str(info["key"]).encode(), str(info["signature_scheme"]))
+        self.store = self._open_store(kernel_id)
+        columns: Json = {
+            "id": kernel_id,
+            "name": info["kernel_name"],
+            "display_name": info["display_name"],
+            "language": info["language"],
+            "notebook": info["notebook"],
+            "host": info["host"],
+            "started_at": info["started_at"],
+        }
+        resume = self.store.begin(relay_id=relay_id, kernel=columns, now=now)
+        self._seq = self._stored_seq = resume.feed_seq
+        limits = Limits(inline_bytes=settings.inline_bytes, blob_bytes=settings.blob_bytes)
+        self.mirror = self._restore(resume, limits, kernel_id)
+        crash = self.store.fact(CRASH_FACT) or {}
+        if crash.get("relay_id") == relay_id:
+            self._careful_until = int(crash["until"])
+            self._skip = frozenset(crash["skip"])
+        self._tokens = Tokens(
+            Token(one.name, Role(one.role), one.hash, one.created_at, one.expires_at)
+            for one in self.store.tokens
+            if one.name != OWNER
+        )
+        secret, _ = self._tokens.mint(OWNER, Role.OWN, now=now, secret=_known_secret(kernel_id))
+        self._document = self._load_document()
+        self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
+        bound = self.server.listen(settings.port or resume.port or 0)
+        if bound.moved:
+            log.warning("port %s is taken; the side socket is on %s", settings.port or resume.port, bound.port)
+        if resume.port != bound.port:
+            self.store.put_fact("port", bound.port)
+        self.comm = CommServer(
+            self,
+            kernel=kernel_id,
+            codec=self.codec,
+            identity=lambda: (str(self.info["session"]), str(self.info["username"])),
+            emit=self.feed.say,
+            executor=self.server.executor,
+            limits=self.server.limits,
+        )
+        self._announce(secret)
+        self._share_from_start()
+
+    def _open_store(self, kernel_id: str) -> stores.Store:
+        """The history; in memory where its file cannot be had, so that there is one to follow at least."""
+        try:
+            directory = history_directory(self.settings)
+            path = directory / f"{kernel_id}.sqlite3" if directory else None
+            return stores.Store.open(path, delay_s=0.0)  # what is given to it was gathered here already
+        except SetupError as exc:
+            self._problems.append(f"the history is kept in memory only: {exc}")
+            log.warning("%s", self._problems[-1])
+            return stores.Store.open(None, delay_s=0.0)
+
+    def _restore(self, resume: stores.Resume, limits: Limits, kernel_id: str) -> Mirror:
+        if resume.mirror_state is not None:
+            with contextlib.suppress(RTCError):
+                return Mirror.restore(resume.mirror_state, limits=limits, displays=resume.displays)
+        notebook = self.info["notebook"]
+        return Mirror(
+            kernel_id,
+            notebook=str(notebook) if notebook else None,
+            generation=resume.generation,
+            next_seq=resume.next_seq,
+            limits=limits,
+        )
+
+    def _load_document(self) -> StateDocument:
+        window = self.store.window(self.settings.window_executions)
+        document = StateDocument(str(self.info["kernel_id"]), window_executions=self.settings.window_executions)
+        self._health = self._store_health()
+        meta = {
+            **window.meta,
+            "created_at": time.time(),
+            "server": {"name": "rtc_kernel", "version": __version__},
+            "health": self._health,
+            "coverage": "full",
+        }
+        document.load(
+            meta=meta,
+            kernels=window.kernels,
+            executions=window.executions,
+            comms=window.comms,
+            cells=window.cells,
+            notebook=window.notebook,
+            segments=window.segments,
+        )
+        if window.kernels:
+            self._kernel = window.kernels[0]
+        return document
+
+    def _announce(self, secret: str) -> None:
+        info = self.info
+        try:
+            discovery.write(
+                discovery.LiveKernel(
+                    kernel_id=str(info["kernel_id"]),
+                    agent_pid=os.getpid(),
+                    relay_pid=int(info["relay_pid"]),
+                    url=self.server.url,
+                    token=secret,
+                    kernel_name=str(info["kernel_name"]),
+                    display_name=str(info["display_name"]),
+                    notebook=info["notebook"],
+                    started_at=float(info["started_at"]),
+                    store=self.store_path(),
+                    connection_file=str(info["connection_file"]),
+                    version=__version__,
+                    host=socket.gethostname(),
+                )
+            )
+        except OSError as exc:
+            log.warning("`jupyter rtc list` will not see this kernel: its file cannot be written (%s)", exc)
+
+    def _share_from_start(self) -> None:
+        if self.settings.share and all(token.name != "from-start" for token in self._tokens):
+            made = self.server.share(Role(self.settings.share), "from-start")
+            print(f"rtc_kernel: {made['role']} link: {made['url']}", file=sys.stderr, flush=True)  # noqa: T201
+
+    async def _end(self) -> None:
+        """Everything that was seen is stored; then the ports are free."""
+        if not self._child_exited:
+            self._relay_vanished()
+        self._flush()
+        self._keep()
+        discovery.remove(str(self.info["kernel_id"]))
+        await self.comm.stop()
+        stopping = asyncio.get_running_loop().create_task(self.server.stop(), name="rtc-stop")
+        await asyncio.to_thread(self.store.close)
+        await stopping
+
+    def _relay_vanished(self) -> None:
+        """The relay was killed. Where the system does not do it, we end the child; nobody can reach it any more."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                os.kill(int(self.info["child_pid"]), signal.SIGKILL)
+        exited = link.Child(self._seq + 1, time.time(), "exited", int(self.info["child_pid"]), None)
+        changes = self.mirror.receive_child(exited)
+        self._changes += changes
+        self._unkept += changes
+        shutil.rmtree(str(self.info["back_directory"]), ignore_errors=True)
+
+    # --- in ----------------------------------------------------------------------------------------------------
+
+    def _receive(self, records: list[link.Record]) -> None:
+        """What the relay says, in order."""
+        if self._hello is not None:
+            for record in records:
+                if isinstance(record, link.Hello) and not self._hello.done():
+                    self._hello.set_result(record.info)
+                else:
+                    self._early.append(record)
+            return
+        before = len(self._changes)
+        for record in records:
+            match record:
+                case link.Tapped() | link.Gap() | link.Child():
+                    if self._mirror(record):
+                        before = 0
+                case link.Ask(ask_id, info):
+                    self._spawn(self._answer(ask_id, info), "rtc-answer")
+                case link.Taken(frames):
+                    with contextlib.suppress(RemoteError):
+                        self.comm.receive_message(self.codec.read(frames))
+                case _:
+                    log.error("the relay sent a %s", type(record).__name__)
+        self._news.set()
+        if self.mirror.waits_for_reply and self._reply_timer is None:
+            self._reply_timer = self._loop.call_later(REPLY_CHECK_S, self._check_replies)
+        self._pace.receive(self._changes[before:], time.monotonic())
+        self._schedule()
+
+    def _check_replies(self) -> None:
+        self._reply_timer = None
+        if changes := self.mirror.receive_time(time.time()):
+            self._put(changes)
+        if self.mirror.waits_for_reply:
+            self._reply_timer = self._loop.call_later(REPLY_CHECK_S, self._check_replies)
+
+    def _mirror(self, record: link.Tapped | link.Gap | link.Child) -> bool:
+        """One record of the history becomes changes. Returns whether they were written at once."""
+        if record.seq <= self._seq:
+            return False
+        try:
+            changes = self._changes_of(record)
+        except Exception:
+            log.exception("record %s cannot be mirrored", record.seq)
+            self._rebuild(record.seq)
+        self._changes += changes
+        self._unkept += changes
+        self._seq = record.seq
+        if record.seq <= self._careful_until:
+            self._flush()
+            self._keep()
+            return True
+        return False
+
+    def _changes_of(self, record: link.Tapped | link.Gap | link.Child) -> list[Change]:
+        if record.seq in self._skip:
+            at = getattr(record, "at", time.time())
+            return self.mirror.receive_gap(link.Gap(record.seq, at, at, 1, 0))
+        match record:
+            case link.Gap():
+                return self.mirror.receive_gap(record)
+            case link.Child():
+                self._child_exited = record.event == "exited"
+                return self.mirror.receive_child(record)
+            case link.Tapped(_, at, channel, way, frames):
+                try:
+                    # what comes from the child needs no proof: nobody else can send on its sockets
+                    message = self.codec.read(frames, verify=way is Way.TO_CHILD)
+                except RemoteError:
+                    return []  # the kernel drops it too
+                if way is Way.TO_FRONT and message.session:
+                    self.info["session"] = message.session
+                    self.info["username"] = message.username
+                return self.mirror.receive_message(Channel(channel), way, message, at)
+            case _:
+                assert_never(record)
+
+    def _rebuild(self, seq: int) -> None:
+        """Note how far we came, and end: the next agent goes on from the store. Does not return."""
+        careful = seq <= self._careful_until
+        skip = sorted({*self._skip, seq}) if careful else sorted(self._skip)
+        fact = {"relay_id": self.info["relay_id"], "until": max(seq, self._careful_until), "skip": skip}
+        try:
+            self.store.put_fact(CRASH_FACT, fact)
+            self.store.flush()
+        finally:
+            os._exit(EXIT_REBUILD)
+
+    # --- out ---------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._pace.due
+        if due is None:
+            return
+        if due <= time.monotonic():
+            self._flush()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(due - time.monotonic(), self._flush)
+
+    def _flush(self) -> None:
+        """Write what was gathered: to the document, to the followers, to the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        changes, self._changes = coalesce(self._changes), []
+        try:
+            self._write(changes)
+        except Exception:
+            log.exception("records up to %s cannot be written", self._seq)
+            self._rebuild(self._seq)
+        self._pace.wrote(time.monotonic())
+        if self._keep_timer is None:
+            self._keep_timer = asyncio.get_running_loop().call_later(self.settings.store_delay_s, self._keep)
+
+    def _keep(self) -> None:
+        """Give the store what was mirrored, with the state of the mirror that belongs to it. Once for many flushes:
+        the state costs more than a row."""
+        if self._keep_timer is not None:
+            self._keep_timer.cancel()
+            self._keep_timer = None
+        changes, self._unkept = coalesce(self._unkept), []
+        seq = self._seq
+        loop = asyncio.get_running_loop()
+
+        def done(error: Exception | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._stored, seq, error)
+
+        relay_id, state = str(self.info["relay_id"]), self.mirror.state()
+        self.store.write(changes, relay_id=relay_id, seq=seq, mirror_state=state, done=done)
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change, PutKernel):
+                self._follow_kernel(change)
+        update = self._document.apply(changes) if changes else None
+        if update is not None:
+            self.server.push(update)
+            self.comm.push(update)
+
+    def _follow_kernel(self, change: PutKernel) -> None:
+        known = {name: getattr(self._kernel, name) for name in Kernel.__dataclass_fields__}
+        known.update({name: value for name, value in change.columns.items() if name in known})
+        self._kernel = Kernel(**{**known, "id": change.kernel, "state": KernelState(known["state"])})
+
+    def _stored(self, seq: int, error: Exception | None) -> None:
+        """The store has committed, or could not."""
+        if error is None and seq > self._stored_seq:
+            self._stored_seq = seq
+            self.feed.say(link.Ack(seq))
+        if self.store.health.replay_after is not None:
+            log.error("%s", self.store.health.reason)
+            os._exit(EXIT_REBUILD)  # the relay has what the store could not take
+        health = self._store_health()
+        if health != self._health:
+            self._health = health
+            if health["reason"]:
+                log.warning("degraded: %s", health["reason"])
+            self._write([PutMeta({"health": health})])
+
+    def _store_health(self) -> Json:
+        health = self.store.health
+        reasons = [*self._problems, *([health.reason] if health.reason else [])]
+        return {"status": "degraded" if self._problems else health.status, "reason": "; ".join(reasons) or None}
+
+    def _put(self, changes: list[Change]) -> None:
+        """Write changes that did not come of a record."""
+        self._changes += changes
+        self._unkept += changes
+        self._flush()
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- for the doors (serve.Backend) -------------------------------------------------------------------------
+
+    @property
+    def document(self) -> StateDocument:
+        """The live document, of the epoch in force."""
+        return self._document
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens in force."""
+        return self._tokens
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel's row."""
+        return self._kernel
+
+    def health(self) -> Json:
+        """``status``, ``reason``, ``coverage``."""
+        return {**self._store_health(), "coverage": "full"}
+
+    def history(self, query: HistoryQuery) -> Page:
+        """A page of the history, with all that followers have seen (any thread but the loop's)."""
+        self._catch_up()
+        return Page(*self.read_history(query))
+
+    def execution(self, execution: str) -> Execution | None:
+        """One execution of the history (any thread but the loop's)."""
+        self._catch_up()
+        return self.store.execution(execution)
+
+    def blob(self, digest: str) -> Blob | None:
+        """Bytes by their digest (any thread but the loop's)."""
+        self._catch_up()
+        found = self.store.blob(digest)
+        return None if found is None else Blob(*found)
+
+    def _catch_up(self) -> None:
+        """Let the store have what was mirrored; where the disk fails, the reader gets what there is."""
+
+        async def keep() -> None:
+            self._keep()
+
+        asyncio.run_coroutine_threadsafe(keep(), self._loop).result()
+        with contextlib.suppress(sqlite3.Error):
+            self.store.flush()
+
+    def tokens_changed(self) -> None:
+        """Tokens were minted or revoked: keep them."""
+        self.store.put_tokens(token for token in self._tokens if token.name != OWNER)
+
+    def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
+        """The cells of the notebook that a headless run works through."""
+        self._put([PutCells(notebook, cells)])
+
+    def clear(self) -> None:
+        """Forget the finished executions."""
+        self._spawn(self._clear(), "rtc-clear")
+
+    async def _clear(self) -> None:
+        await self.clear_history()
+
+    # --- for the desk (desk.House) -----------------------------------------------------------------------------
+
+    async def _answer(self, ask_id: int, info: Json) -> None:
+        try:
+            answer = await self.desk.answer(info)
+        except Exception as exc:
+            log.exception("a %%rtc line could not be answered")
+            error = {"ename": type(exc).__name__, "evalue": str(exc), "traceback": [f"{type(exc).__name__}: {exc}"]}
+            answer = {"status": "error", "outputs": [["error", error]], "reply": error}
+        self.feed.say(link.Answer(ask_id, answer))
+
+    def side_url(self) -> str:
+        """Of the side socket, without a token."""
+        return self.server.url
+
+    def store_path(self) -> str | None:
+        """Of the history; null: in memory only."""
+        return str(self.store.path) if self.store.path else None
+
+    def peers(self) -> list[answers.Peer]:
+        """Who follows now."""
+        web = [
+            answers.Peer(name=peer.session.name, role=peer.session.role.value, way="websocket", since=peer.since)
+            for peer in self.server.peers
+        ]
+        return web + [
+            answers.Peer(name=name, role=Role.RUN.value, way="comm", since=since) for name, since in self.comm.peers
+        ]
+
+    def share(self, role: Role, name: str, expires_s: float | None) -> Json:
+        """Mint a link."""
+        return self.server.share(role, name, expires_s)
+
+    def unshare(self, name: str) -> int | None:
+        """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
+        following = sum(peer.session.name == name for peer in self.server.peers)
+        return following if self.server.revoke(name) else None
+
+    def mark_private(self, msg_id: str) -> None:
+        """Record this execution without code and outputs."""
+        self._put(self.mirror.mark_private(msg_id))
+
+    async def settle(self, msg_id: str) -> None:
+        """Wait until what happened before this execution is in the store."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self.mirror.open_before(msg_id):
+                    self._news.clear()
+                    await self._news.wait()
+        self._keep()
+        with contextlib.suppress(sqlite3.Error):  # health says it; the answer is what there is
+            await asyncio.to_thread(self.store.flush)
+
+    async def clear_history(self) -> int:
+        """Forget what is finished, and begin an epoch without it; how many executions went."""
+        async with self._clearing:
+            self._keep()
+            try:
+                count = await asyncio.wrap_future(self.store.clear())
+                self._keep()
+                await asyncio.to_thread(self.store.flush)
+            except sqlite3.Error as exc:
+                raise SetupError(f"the history cannot be written ({exc})", "free or repair the disk") from exc
+            self._changes.clear()  # the new document is made from the store, which has them
+            self._document = self._load_document()
+            self.server.begin_epoch()
+            self.comm.begin_epoch()
+            return count
+
+    def read_history(self, query: HistoryQuery) -> tuple[Sequence[Execution], int | None]:
+        """A page of the history (any thread)."""
+        return self.store.history(
+            before=query.before,
+            after=query.after,
+            limit=query.limit,
+            grep=query.grep,
+            text=query.text,
+            state=query.state,
+            cell=query.cell,
+            kernel=query.kernel,
+        )
+
+    def read_execution(self, key: str) -> Execution | None:
+        """One execution by id, beginning of an id, or number (any thread)."""
+        return self.store.execution(key)
+
+    def read_blob(self, digest: str) -> bytes | None:
+        """A large value (any thread)."""
+        found = self.store.blob(digest)
+        return None if found is None else found[0]
+
+    def count(self) -> int:
+        """How many executions the history has (any thread)."""
+        return self.store.count()
+
+    def ids(self) -> list[str]:
+        """Numbers of the newest executions, newest first, as ``%rtc show`` takes them (any thread)."""
+        return [f"#{run.seq}" for run in self.store.history(limit=50)[0]]
+
+
+def proxy_prefix() -> str:
+    """The path under which a frontend's server passes requests on to a port."""
+    return os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+
+
+def _known_secret(kernel_id: str) -> str | None:
+    """The owner's token of an agent before us, so that those who have it keep their way in."""
+    try:
+        found = discovery.find(kernel_id)
+    except (SetupError, OSError, ValueError):
+        return None
+    return found.token if found.kernel_id == kernel_id else None

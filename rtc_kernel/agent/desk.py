@@ -1,0 +1,241 @@
+"""Who asks with a ``%rtc`` line, and what is the answer?
+
+The desk reads a line (``act.magics``), does what it says with the store, the document and the side socket, and has
+the answer written (``act.answers``). A line that fails fails its cell with one line; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, assert_never
+
+from .. import __version__
+from ..errors import RTCError, SetupError
+from ..notebook import to_notebook
+from ..tables import END_STATES, Execution, ExecutionState, Json, Kernel
+from .act import answers, magics
+from .act.answers import Published
+from .mirror import UNRECORDED
+from .serve import HistoryQuery
+from .serve.access import Role, Tokens
+
+EXPORT_PAGE = 500
+"""Executions that are read at a time for a notebook."""
+
+
+class House(Protocol):
+    """What the desk needs of the agent."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel's row."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """The links in force."""
+
+    def health(self) -> Json:
+        """``status`` and ``reason``."""
+
+    def side_url(self) -> str:
+        """Of the side socket, without a token."""
+
+    def store_path(self) -> str | None:
+        """Of the history; null: in memory only."""
+
+    def peers(self) -> Sequence[answers.Peer]:
+        """Who follows now."""
+
+    def share(self, role: Role, name: str, expires_s: float | None) -> Json:
+        """Mint a link: ``name``, ``role``, ``url``, ``proxied_url``, ``expires_at``."""
+
+    def unshare(self, name: str) -> int | None:
+        """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
+
+    def mark_private(self, msg_id: str) -> None:
+        """Record this execution without code and outputs."""
+
+    async def settle(self, msg_id: str) -> None:
+        """Wait until what happened before this execution is in the store."""
+
+    async def clear_history(self) -> int:
+        """Forget what is finished; how many executions that were."""
+
+    def read_history(self, query: HistoryQuery) -> tuple[Sequence[Execution], int | None]:
+        """A page of the history (any thread)."""
+
+    def read_execution(self, key: str) -> Execution | None:
+        """One execution (any thread)."""
+
+    def read_blob(self, digest: str) -> bytes | None:
+        """A large value (any thread)."""
+
+    def count(self) -> int:
+        """How many executions the history has (any thread)."""
+
+    def ids(self) -> Sequence[str]:
+        """Numbers of the newest executions, newest first, as ``%rtc show`` takes them (any thread)."""
+
+
+class Desk:
+    """Answers what the relay asks. ``house``: the agent."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def answer(self, info: Json) -> Json:
+        """The ``info`` of an :class:`link.Answer` to the ``info`` of an :class:`link.Ask`."""
+        match info.get("kind"):
+            case "execute":
+                return await self._execute(info)
+            case "complete":
+                return {"status": "ok", "reply": await self._complete(str(info["code"]), int(info["cursor_pos"]))}
+            case "inspect":
+                return {"status": "ok", "reply": _inspect(str(info["code"]), int(info["cursor_pos"]))}
+            case kind:
+                return {"status": "error", "outputs": [], "reply": {"ename": "RTCError", "evalue": f"no {kind}"}}
+
+    async def _execute(self, info: Json) -> Json:
+        outputs: list[Published] = []
+        payload: list[Json] = []
+        try:
+            for line in info["lines"]:
+                command = magics.parse(line)
+                if isinstance(command, magics.Help) and "?" in line:
+                    page = {"text/plain": magics.usage(command.command)}
+                    payload.append({"source": "page", "data": page, "start": 0})
+                else:
+                    outputs += await self._do(command, str(info.get("msg_id")))
+        except RTCError as exc:
+            error = answers.error_content(exc)
+            return {"status": "error", "outputs": [*outputs, *answers.render_error(exc)], "reply": error}
+        return {"status": "ok", "outputs": outputs, "reply": {"payload": payload}}
+
+    async def _do(self, command: magics.Command, msg_id: str) -> list[Published]:
+        house, now = self._house, time.time()
+        match command:
+            case magics.Status():
+                await house.settle(msg_id)
+                return answers.render_status(await self._facts(), now)
+            case magics.Share(role, name, expires_s):
+                made = house.share(Role(role), name or "", expires_s)
+                fields = {key: made[key] for key in ("name", "role", "url", "expires_at")}
+                proxied = made["proxied_url"] if behind_proxy() else None
+                shown = answers.render_share(answers.Link(**fields, proxied_url=proxied), now)
+                return [(kind, {**content, "transient": {UNRECORDED: True}}) for kind, content in shown]
+            case magics.Unshare(name, every):
+                return self._unshare(name, every)
+            case magics.Who():
+                grants = [
+                    answers.Grant(
+                        name=one.name, role=one.role.value, created_at=one.created_at, expires_at=one.expires_at
+                    )
+                    for one in _links(house.tokens)
+                ]
+                return answers.render_who(house.peers(), grants, now)
+            case magics.History(limit, grep, state):
+                await house.settle(msg_id)
+                query = HistoryQuery(limit=limit, grep=grep, state=state.value if state else None)
+                found, following = await asyncio.to_thread(house.read_history, query)
+                return answers.render_history(found, now, more=following is not None)
+            case magics.Show(key):
+                await house.settle(msg_id)
+                execution = await asyncio.to_thread(house.read_execution, key)
+                return await asyncio.to_thread(answers.render_show, execution, house.read_blob, now, key=key)
+            case magics.Private():
+                house.mark_private(msg_id)
+                return answers.render_private()
+            case magics.Export(path, force):
+                await house.settle(msg_id)
+                return await asyncio.to_thread(self._export, path, force, msg_id)
+            case magics.Clear():
+                await house.settle(msg_id)
+                return answers.render_clear(await house.clear_history())
+            case magics.Help(name):
+                return answers.render_help(name)
+            case _:
+                assert_never(command)
+
+    async def _facts(self) -> answers.StatusFacts:
+        house = self._house
+        open_rows: dict[ExecutionState, int] = {}
+        for state in ExecutionState:
+            if state not in END_STATES:
+                found, _ = await asyncio.to_thread(house.read_history, HistoryQuery(limit=1000, state=state.value))
+                open_rows[state] = len(found)
+        health = house.health()
+        return answers.StatusFacts(
+            kernel=house.kernel,
+            version=__version__,
+            health=str(health["status"]),
+            reason=str(health["reason"] or ""),
+            url=house.side_url(),
+            store=house.store_path(),
+            executions_count=await asyncio.to_thread(house.count),
+            running_count=open_rows[ExecutionState.RUNNING],
+            queued_count=open_rows[ExecutionState.QUEUED],
+            peers_count=len(house.peers()),
+            links_count=len(_links(house.tokens)),
+        )
+
+    def _unshare(self, name: str | None, every: bool) -> list[Published]:
+        links = [token.name for token in _links(self._house.tokens)]
+        if name is None and not every and len(links) > 1:
+            raise magics.UsageError(f"more than one link is in force: {', '.join(links)}. Name one, or give --all")
+        if name is not None and name not in links:
+            known = f"There are: {', '.join(links)}" if links else "No link is in force"
+            raise magics.UsageError(f"there is no link named {name!r}. {known}")
+        chosen = [name] if name is not None else links
+        cut = sum(self._house.unshare(one) or 0 for one in chosen)
+        return answers.render_unshare(chosen, cut)
+
+    def _export(self, text: str, force: bool, msg_id: str) -> list[Published]:
+        path = Path(text).expanduser()
+        if path.exists() and not force:
+            raise SetupError(f"{path} exists", "give another name, or --force to replace it")
+        runs: list[Execution] = []
+        before: int | None = None
+        while True:
+            page, before = self._house.read_history(HistoryQuery(limit=EXPORT_PAGE, before=before))
+            runs += [run for run in page if run.id != msg_id]
+            if before is None:
+                break
+        notebook = to_notebook(runs, kernel=self._house.kernel, blob=self._house.read_blob)
+        data = json.dumps(notebook, ensure_ascii=False, indent=1).encode()
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as exc:
+            partial.unlink(missing_ok=True)
+            raise SetupError(f"{path} cannot be written ({exc.strerror})", "give another file name") from exc
+        return answers.render_export(str(path.resolve()), len(runs), len(data))
+
+    async def _complete(self, code: str, cursor_pos: int) -> Json:
+        ids = await asyncio.to_thread(self._house.ids)
+        names = [token.name for token in _links(self._house.tokens)]
+        matches, start, end = magics.complete(code, cursor_pos, ids, names)
+        return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}
+
+
+def _inspect(code: str, cursor_pos: int) -> Json:
+    text = magics.inspect(code, cursor_pos)
+    data = {} if text is None else {"text/plain": text}
+    return {"status": "ok", "found": text is not None, "data": data, "metadata": {}}
+
+
+def _links(tokens: Tokens) -> list[Any]:
+    """The links that were given to somebody: all tokens but the owner's own."""
+    now = time.time()
+    return [one for one in tokens if one.role is not Role.OWN and (one.expires_at is None or one.expires_at > now)]
+
+
+def behind_proxy() -> bool:
+    """Whether a frontend's server may pass requests on to our port."""
+    return "JUPYTERHUB_SERVICE_PREFIX" in os.environ or importlib.util.find_spec("jupyter_server_proxy") is not None

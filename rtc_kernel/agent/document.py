@@ -1,0 +1,270 @@
+"""What is the live state of one kernel, and what must a follower be sent?
+
+Owns the ``state`` document of one epoch: a window over the history (unfinished executions, the latest of each
+cell, the last N). It is written in one transaction per batch and only here; nothing that a peer sends is ever
+applied. It knows no peers, no sockets and no clock.
+
+Theory of the epoch. Every construction is a new life with a new client id, so a replica of an earlier life
+names a client that this document does not know. Such a replica is refused and not merged: merged, every row
+would be there twice in the history of the document and deletions of one life would not hold in the other.
+
+Theory of the window. A row may leave once it is finished and no longer the latest of its cell. Both are
+for ever, so the rows that may leave wait in a heap by ``seq``, and the oldest leaves first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pycrdt import Doc, TransactionEvent
+
+from .. import schema, yproto
+from ..errors import Reason, RemoteError
+from ..tables import (
+    END_STATES,
+    SCHEMA_VERSION,
+    Cell,
+    Change,
+    Comm,
+    Execution,
+    Json,
+    Kernel,
+    PutCells,
+    PutComm,
+    PutExecution,
+    PutMeta,
+)
+
+RECENT_UPDATES = 1024
+"""How many of the last updates are remembered, to know their echo (a pycrdt ``Provider`` echoes every update)."""
+
+CLOSED_COMMS_KEPT = 200
+"""How many closed comms stay in the live document; the oldest leave first."""
+
+CellKey = tuple[str | None, str]
+"""Notebook and cell: copies of a notebook may share cell ids."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Row:
+    """What the window must know of an execution."""
+
+    seq: int
+    cell: CellKey | None
+    done: bool
+
+
+class StateDocument:
+    """The ``state`` document of one kernel, in one epoch.
+
+    Args:
+        kernel: the kernel's id; ``room`` is ``<kernel>/state``.
+        window_executions: how many executions stay, unless more are unfinished or latest of their cell.
+    """
+
+    def __init__(self, kernel: str, *, window_executions: int = 500) -> None:
+        self.epoch = secrets.token_hex(8)
+        self.room = f"{kernel}/state"
+        self.window_executions = window_executions
+        self._doc: schema.YDoc = Doc()
+        self._updates: list[bytes] = []
+        self._subscription = self._doc.observe(self._note)
+        with self._doc.transaction():
+            self._writer = schema.Writer(self._doc)
+        self._rows: dict[str, _Row] = {}
+        self._latest: dict[CellKey, str] = {}
+        self._leaving: list[tuple[int, str]] = []
+        self._closed_comms: deque[str] = deque()
+        self._recent: deque[int] = deque(maxlen=RECENT_UPDATES)
+        self._recent_set: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<StateDocument {self.room} epoch {self.epoch}: {len(self._rows)} executions>"
+
+    @property
+    def doc(self) -> schema.YDoc:
+        """The Yjs document, for readers. Whoever writes to it breaks the window and the followers."""
+        return self._doc
+
+    def load(
+        self,
+        *,
+        meta: Json | None = None,
+        kernels: Iterable[Kernel] = (),
+        executions: Iterable[Execution] = (),
+        comms: Iterable[Comm] = (),
+        cells: Iterable[Cell] = (),
+        notebook: str = "",
+        segments: Mapping[tuple[str, int], Iterable[str]] | None = None,
+    ) -> None:
+        """Build the window of this epoch from the store's records, in one transaction. Call it once, first.
+
+        Args:
+            meta: further columns of ``meta``; ``schema``, ``epoch`` and ``room`` are ours.
+            segments: by execution and position, the segments of streams that a cursor of the mirror refers to.
+        """
+        by_row: dict[str, dict[int, Iterable[str]]] = {}
+        for (execution, position), parts in (segments or {}).items():
+            by_row.setdefault(execution, {})[position] = parts
+        own = {"schema": SCHEMA_VERSION, "epoch": self.epoch, "room": self.room}
+        with self._doc.transaction():
+            self._writer.apply([PutMeta({**(meta or {}), **own})])
+            for kernel in kernels:
+                self._writer.insert_kernel(kernel)
+            for row in sorted(executions, key=lambda row: row.seq):
+                self._writer.insert_execution(row, by_row.get(row.id))
+                self._track(row.id, row.seq, _cell(row.notebook, row.cell), row.state in END_STATES)
+            for comm in comms:
+                self._writer.insert_comm(comm)
+                if comm.closed_at is not None:
+                    self._closed_comms.append(comm.id)
+            if cells := tuple(cells):
+                self._writer.apply([PutCells(notebook, cells)])
+            self._trim()
+        self._updates.clear()
+
+    def apply(self, changes: Iterable[Change]) -> bytes | None:
+        """Write changes in one transaction, and let rows leave that are beyond the window.
+
+        Returns:
+            The update for the followers, or null when nothing changed.
+
+        Raises:
+            LocalError: the changes do not fit the rows; build a new document.
+        """
+        changes = list(changes)
+        with self._doc.transaction():
+            self._writer.apply(changes)
+            for change in changes:
+                if isinstance(change, PutExecution):
+                    self._follow(change)
+                elif isinstance(change, PutComm) and change.columns.get("closed_at") is not None:
+                    self._closed_comms.append(change.comm)
+            self._trim()
+        if not self._updates:
+            return None
+        update = self._updates.pop()
+        self._remember(update)
+        return update
+
+    def diff(self, state_vector: bytes | Mapping[int, int]) -> bytes:
+        """The update that brings a replica up to date (the payload of a step 2).
+
+        Args:
+            state_vector: of the replica, as bytes or decoded.
+
+        Raises:
+            RemoteError: ``WRONG_EPOCH`` when the replica has structs of a client that this document does not
+                know (drop the replica and sync again); ``MALFORMED`` when it is no state vector, or ahead of us.
+        """
+        clocks = yproto.read_state_vector(state_vector) if isinstance(state_vector, bytes) else dict(state_vector)
+        own, clock = self._doc.client_id, self._clock()
+        if any(count for client, count in clocks.items() if client != own):
+            raise RemoteError(Reason.WRONG_EPOCH, "the replica has structs that this epoch does not know")
+        if clocks.get(own, 0) > clock:
+            raise RemoteError(Reason.MALFORMED, "the replica is ahead of its only writer")
+        known = {own: clocks[own]} if clocks.get(own) else {}
+        return _guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
+
+    def is_recent(self, update: bytes) -> bool:
+        """Whether an update is, byte for byte, one of the last that :meth:`apply` returned."""
+        return hash(update) in self._recent_set
+
+    def contains(self, update: bytes) -> bool:
+        """Whether an update says nothing that is not in this document already, as an echo does.
+
+        It is read by our own decoder and never applied. Takes time linear in its length.
+
+        Raises:
+            RemoteError: it is no update.
+        """
+        coverage = yproto.read_coverage(update)
+        own, clock = self._doc.client_id, self._clock()
+        if any(client != own or end > clock for client, _, end in coverage.structs):
+            return False
+        return not coverage.deletes or self._deleted(coverage.deletes)
+
+    def _note(self, event: TransactionEvent) -> None:
+        self._updates.append(event.update)
+
+    def _clock(self) -> int:
+        return yproto.read_state_vector(self._doc.get_state()).get(self._doc.client_id, 0)
+
+    def _deleted(self, ranges: Iterable[tuple[int, int, int]]) -> bool:
+        own = self._doc.client_id
+        held = sorted(
+            (clock, clock + length)
+            for _, clock, length in yproto.read_coverage(self._doc.get_update(self._doc.get_state())).deletes
+        )
+        starts = [start for start, _ in held]
+        for client, clock, length in ranges:
+            at = bisect_right(starts, clock) - 1
+            if client != own or at < 0 or clock + length > held[at][1]:
+                return False
+        return True
+
+    def _remember(self, update: bytes) -> None:
+        if len(self._recent) == RECENT_UPDATES:
+            self._recent_set.discard(self._recent[0])
+        self._recent.append(hash(update))
+        self._recent_set.add(self._recent[-1])
+
+    # --- the window
+
+    def _follow(self, change: PutExecution) -> None:
+        columns = change.columns
+        row = self._rows.get(change.execution)
+        if row is None:
+            if "seq" in columns:
+                cell = _cell(columns.get("notebook"), columns.get("cell"))
+                done = columns.get("state") in END_STATES
+                self._track(change.execution, int(columns["seq"]), cell, done)
+        elif not row.done and columns.get("state") in END_STATES:
+            row.done = True
+            self._offer(change.execution, row)
+
+    def _track(self, execution: str, seq: int, cell: CellKey | None, done: bool) -> None:
+        row = self._rows[execution] = _Row(seq, cell, done)
+        if cell is not None:
+            before = self._latest.get(cell)
+            if before is None or self._rows[before].seq <= seq:
+                self._latest[cell] = execution
+                if before is not None:
+                    self._offer(before, self._rows[before])
+        self._offer(execution, row)
+
+    def _offer(self, execution: str, row: _Row) -> None:
+        if row.done and (row.cell is None or self._latest[row.cell] != execution):
+            heapq.heappush(self._leaving, (row.seq, execution))
+
+    def _trim(self) -> None:
+        while len(self._rows) > self.window_executions and self._leaving:
+            _, execution = heapq.heappop(self._leaving)
+            if self._rows.pop(execution, None) is not None:
+                self._writer.remove_execution(execution)
+        while len(self._closed_comms) > CLOSED_COMMS_KEPT:
+            self._writer.remove_comm(self._closed_comms.popleft())
+
+
+def _cell(notebook: str | None, cell: str | None) -> CellKey | None:
+    return None if cell is None else (notebook, cell)
+
+
+def _guard(call: Callable[[], T]) -> T:
+    """The one place where a peer's numbers reach pycrdt, which panics with a ``BaseException``."""
+    try:
+        return call()
+    except ValueError as exc:
+        raise RemoteError(Reason.MALFORMED, "pycrdt could not read it") from exc
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise RemoteError(Reason.MALFORMED, "pycrdt panicked on it") from exc

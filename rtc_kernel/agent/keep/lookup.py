@@ -1,0 +1,373 @@
+"""What does the history say?
+
+Pure: over any connection; the caller holds one transaction around a question, so that an execution and its
+outputs are of the same moment. Patterns are matched here and not in SQL: a match may cross the border between
+two segments of a stream, and SQL's ``lower`` knows ASCII only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ...errors import SetupError
+from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Output
+from . import rows
+from .rows import COMM_COLUMNS, EXECUTION_COLUMNS, KERNEL_COLUMNS, OUTPUT_COLUMNS, TEXT_LIMIT_CHARS, Connection
+
+PAGE_EXECUTIONS = 1000
+"""Executions in one answer, at most."""
+
+PREFIX_CHARS = 4
+"""An execution may be named by the beginning of its id, if that is at least so long and names no other."""
+
+Segments = dict[tuple[str, int], list[str]]
+
+_CHUNK = 250
+_SELECT = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions"  # noqa: S608 - our names
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One life of the kernel's process. ``exit_code``: negative for a signal; null where it is not known."""
+
+    generation: int
+    started_at: float | None
+    ended_at: float | None
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the live document begins with: unfinished and newest executions (by ``seq``, upwards), open comms.
+
+    ``segments``: by execution and position, the segments of each stream: the mirror's cursors count in them.
+    ``notebook``: the one that the cells are of; empty where there are none.
+    """
+
+    meta: Json
+    kernels: tuple[Kernel, ...]
+    executions: tuple[Execution, ...]
+    comms: tuple[Comm, ...]
+    cells: tuple[Cell, ...]
+    notebook: str
+    segments: Segments
+
+
+class Lookup:
+    """The questions to a history. A door says with which connection (:meth:`_reading`)."""
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        raise NotImplementedError
+
+    def window(self, limit: int) -> Window:
+        """The records for a new document.
+
+        Args:
+            limit: the newest so many executions, and all unfinished ones.
+        """
+        with self._reading() as connection:
+            found = connection.execute(
+                f"{_SELECT} WHERE state IN ('queued', 'running')"  # noqa: S608
+                " OR seq > coalesce((SELECT seq FROM executions ORDER BY seq DESC LIMIT 1 OFFSET ?), -1)"
+                " ORDER BY seq",
+                (limit,),
+            ).fetchall()
+            segments: Segments = {}
+            notebook = connection.execute("SELECT notebook FROM cells LIMIT 1").fetchone()
+            return Window(
+                meta=read_meta(connection),
+                kernels=read_kernels(connection),
+                executions=tuple(read_executions(connection, found, segments)),
+                comms=read_comms(connection),
+                cells=read_cells(connection),
+                notebook=notebook[0] if notebook else "",
+                segments=segments,
+            )
+
+    def history(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 50,
+        grep: str | None = None,
+        text: str | None = None,
+        state: ExecutionState | str | None = None,
+        cell: str | None = None,
+        kernel: str | None = None,
+        generation: int | None = None,
+    ) -> tuple[list[Execution], int | None]:
+        """A page of the history: newest first; oldest first where ``after`` is given without ``before``.
+
+        Args:
+            before, after: only executions with a lower, a higher ``seq``.
+            limit: at most so many, from 1 to 1000.
+            grep: a regular expression of Python, searched in the code, in streams, in ``text/*`` values other
+                than HTML, and in errors. One that backtracks without end cannot be stopped: take it from
+                people who may run code, and offer ``text`` to others.
+            text: a plain substring, whatever its case, searched in the same places.
+            state, cell, kernel, generation: only executions with this value.
+
+        Returns:
+            The executions, and the ``before`` (oldest first: the ``after``) of the next page; None: there is none.
+
+        Raises:
+            SetupError: ``grep`` is no regular expression, or ``state`` no state.
+        """
+        limit = max(1, min(limit, PAGE_EXECUTIONS))
+        matches = _matcher(grep, text)
+        where, values = ["1"], list[Any]()
+        for column, value in (("state", _state(state)), ("cell", cell), ("kernel", kernel)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        if generation is not None:
+            where.append("generation = ?")
+            values.append(generation)
+        upwards = after is not None and before is None
+        if after is not None and not upwards:
+            where.append("seq > ?")
+            values.append(after)
+        out: list[Execution] = []
+        size = limit + 1 if matches is None else _CHUNK
+        with self._reading() as connection:
+            start = after if upwards else before
+            for found in _pages(connection, " AND ".join(where), values, start, size, upwards=upwards):
+                executions = read_executions(connection, found)
+                out += executions if matches is None else filter(matches, executions)
+                if len(out) > limit:
+                    return out[:limit], out[limit - 1].seq
+        return out, None
+
+    def execution(self, key: str) -> Execution | None:
+        """One execution.
+
+        Args:
+            key: its id, a beginning of it that no other id has (4 characters or more), or its ``seq``, with
+                or without ``#``.
+
+        Returns:
+            The execution; None where nothing, or more than one, has this name (:meth:`matches` tells which).
+        """
+        with self._reading() as connection:
+            for condition, value in _readings(key):
+                found = connection.execute(f"{_SELECT} WHERE {condition} LIMIT 2", value).fetchall()
+                if len(found) == 1:
+                    return read_executions(connection, found)[0]
+                if found:
+                    return None
+        return None
+
+    def matches(self, prefix: str, limit: int = 20) -> list[str]:
+        """The ids of executions that begin so, newest first."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT id FROM executions WHERE id >= ? AND id < ? ORDER BY seq DESC LIMIT ?",
+                (prefix, prefix + "\U0010ffff", limit),
+            )
+            return [key for (key,) in found]
+
+    def blob(self, digest: str) -> tuple[bytes, str] | None:
+        """``(bytes, media type)`` under ``sha256:`` and 64 hex digits."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT data, media_type FROM blobs WHERE digest = ?", (digest,)).fetchone()
+            return None if row is None else (bytes(row[0]), row[1])
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels' rows (one)."""
+        with self._reading() as connection:
+            return read_kernels(connection)
+
+    def generations(self) -> tuple[Generation, ...]:
+        """The lives of the kernel's process, in order."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT generation, started_at, ended_at, exit_code FROM generations ORDER BY generation"
+            )
+            return tuple(Generation(*row) for row in found)
+
+    def comms(self) -> tuple[Comm, ...]:
+        """The open comms."""
+        with self._reading() as connection:
+            return read_comms(connection)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of the notebook that a headless run works through, in order."""
+        with self._reading() as connection:
+            return read_cells(connection)
+
+    def meta(self) -> Json:
+        """The columns of the document's ``meta`` that the mirror wrote."""
+        with self._reading() as connection:
+            return read_meta(connection)
+
+    def count(self) -> int:
+        """How many executions there are."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM executions").fetchone()[0])
+
+
+def _state(state: ExecutionState | str | None) -> str | None:
+    if state is None:
+        return None
+    try:
+        return ExecutionState(state).value
+    except ValueError:
+        names = ", ".join(one.value for one in ExecutionState)
+        raise SetupError(f"there is no state {state!r}", f"take one of {names}") from None
+
+
+def _matcher(grep: str | None, text: str | None) -> Callable[[Execution], bool] | None:
+    if not grep and not text:
+        return None
+    if len(grep or "") > TEXT_LIMIT_CHARS or len(text or "") > TEXT_LIMIT_CHARS:
+        raise SetupError("the text to search for is too long", f"give at most {TEXT_LIMIT_CHARS} characters")
+    needle = (text or "").casefold()
+    try:
+        pattern = re.compile(grep or "", re.MULTILINE)
+    except (re.error, OverflowError, RecursionError) as exc:
+        raise SetupError(f"{grep!r} is not a regular expression ({exc})", "mend it, or search for plain text") from exc
+
+    def matches(execution: Execution) -> bool:
+        found_text, found_grep = not needle, not grep
+        for part in texts_of(execution):
+            found_text = found_text or needle in part.casefold()
+            found_grep = found_grep or pattern.search(part) is not None
+            if found_text and found_grep:
+                return True
+        return False
+
+    return matches
+
+
+def texts_of(execution: Execution) -> Iterator[str]:
+    """The texts in which a search looks: code first, then what was printed, shown and raised."""
+    yield execution.code
+    for output in execution.outputs:
+        if output.text:
+            yield output.text
+        if output.output_type == "error":
+            yield f"{output.ename}: {output.evalue}"
+        for media_type, value in (output.data or {}).items():
+            if media_type.startswith("text/") and media_type != "text/html" and isinstance(value, str):
+                yield value
+
+
+def _pages(
+    connection: Connection, where: str, values: list[Any], start: int | None, size: int, *, upwards: bool
+) -> Iterator[list[Any]]:
+    compare, order = (">", "ASC") if upwards else ("<", "DESC")
+    at = 1 << 62 if start is None else start
+    while True:
+        found = connection.execute(
+            f"{_SELECT} WHERE {where} AND seq {compare} ? ORDER BY seq {order} LIMIT ?",
+            (*values, at, size),
+        ).fetchall()
+        yield found
+        if len(found) < size:
+            return
+        at = found[-1][EXECUTION_COLUMNS.index("seq")]
+
+
+def _readings(key: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    yield "id = ?", (key,)
+    number = key.removeprefix("#")
+    if number.isascii() and number.isdigit() and len(number) < 18:
+        yield "seq = ?", (int(number),)
+    if len(key) >= PREFIX_CHARS:
+        yield "id >= ? AND id < ?", (key, key + "\U0010ffff")
+
+
+# --- records ------------------------------------------------------------------------------------------------
+
+
+def read_executions(connection: Connection, found: Sequence[Any], segments: Segments | None = None) -> list[Execution]:
+    """Rows of ``EXECUTION_COLUMNS`` as records with their outputs, in the same order.
+
+    Args:
+        segments: gets the segments of their streams.
+    """
+    out = []
+    for at in range(0, len(found), _CHUNK):
+        chunk = found[at : at + _CHUNK]
+        ids = [row[0] for row in chunk]
+        texts = _read_segments(connection, ids)
+        outputs = _read_outputs(connection, ids, texts)
+        out += [rows.execution(row, outputs.get(row[0], ())) for row in chunk]
+        if segments is not None:
+            segments.update(texts)
+    return out
+
+
+def _read_segments(connection: Connection, ids: list[Any]) -> Segments:
+    texts: Segments = {}
+    for execution, position, text in connection.execute(
+        "SELECT execution, position, text FROM segments"  # noqa: S608 - question marks
+        f" WHERE execution IN ({', '.join('?' * len(ids))}) ORDER BY execution, position, segment",
+        ids,
+    ):
+        texts.setdefault((execution, position), []).append(text)
+    return texts
+
+
+def _read_outputs(connection: Connection, ids: list[Any], texts: Segments) -> dict[Any, tuple[Output, ...]]:
+    found = connection.execute(
+        f"SELECT execution, position, {', '.join(OUTPUT_COLUMNS)} FROM outputs"  # noqa: S608 - our names
+        f" WHERE execution IN ({', '.join('?' * len(ids))}) ORDER BY execution, position",
+        ids,
+    )
+    return {
+        execution: tuple(rows.output(row[2:], "".join(texts.get((execution, row[1]), ()))) for row in group)
+        for execution, group in groupby(found, key=lambda row: row[0])
+    }
+
+
+def read_kernels(connection: Connection) -> tuple[Kernel, ...]:
+    """The kernels' rows."""
+    found = connection.execute(f"SELECT {', '.join(KERNEL_COLUMNS)} FROM kernels ORDER BY id")  # noqa: S608
+    return tuple(rows.kernel(row) for row in found)
+
+
+def read_comms(connection: Connection) -> tuple[Comm, ...]:
+    """The open comms, with their state and their log, as they were opened."""
+    found = connection.execute(
+        f"SELECT {', '.join(COMM_COLUMNS)} FROM comms WHERE closed_at IS NULL ORDER BY opened_at, id"  # noqa: S608
+    ).fetchall()
+    states: dict[Any, Json] = {row[0]: {} for row in found}
+    logs: dict[Any, list[Json]] = {row[0]: [] for row in found}
+    open_comms = "comm IN (SELECT id FROM comms WHERE closed_at IS NULL)"
+    for comm, key, value in connection.execute(
+        f"SELECT comm, key, value FROM comm_state WHERE {open_comms} ORDER BY rowid"  # noqa: S608
+    ):
+        states[comm][key] = rows.load(value)
+    for comm, value in connection.execute(
+        f"SELECT comm, value FROM comm_messages WHERE {open_comms} ORDER BY row"  # noqa: S608
+    ):
+        logs[comm].append(rows.load(value))
+    return tuple(rows.comm(row, states[row[0]], tuple(logs[row[0]])) for row in found)
+
+
+def read_cells(connection: Connection) -> tuple[Cell, ...]:
+    """The cells, in order."""
+    found = connection.execute('SELECT id, "index", cell_type, source FROM cells ORDER BY "index"')
+    return tuple(Cell(id=key, index=index, cell_type=kind, source=source) for key, index, kind, source in found)
+
+
+def read_meta(connection: Connection) -> Json:
+    """The columns of ``meta``."""
+    return {key: rows.load(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+
+
+def read_displays(connection: Connection, generation: int, limit: int) -> list[tuple[str, str, int]]:
+    """``(display_id, execution, position)`` of one generation's displays, as they came; the newest ``limit``."""
+    found = connection.execute(
+        "SELECT display_id, o.execution, o.position FROM outputs o JOIN executions e ON e.id = o.execution"
+        " WHERE display_id IS NOT NULL AND e.generation = ? ORDER BY e.seq DESC, o.position DESC LIMIT ?",
+        (generation, limit),
+    ).fetchall()
+    return [(display, execution, position) for display, execution, position in reversed(found)]

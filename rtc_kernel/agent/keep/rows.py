@@ -1,0 +1,205 @@
+"""How does the history lie in SQL tables, and how does a value lie in a column?
+
+Pure: text of statements and conversions; no ``sqlite3``, no clock. The tables are those of :mod:`rtc_kernel.tables`,
+with outputs, the segments of their text, and the state of comms as tables of their own, so that appending to a
+stream touches one segment and nothing else.
+
+A lone surrogate in a text (legal in JSON, not in UTF-8) becomes U+FFFD, as in the document. JSON is stored as
+text; where it holds ``bytes`` (buffers of widgets) it is a blob of JSON, in which ``{"$bytes": base64}`` stands
+for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from ...tables import Comm, Execution, ExecutionState, Json, Kernel, KernelState, Output
+
+FILE_VERSION = 1
+"""``PRAGMA user_version`` of the files that this version writes and the newest that it reads."""
+
+SUFFIX = ".sqlite3"
+
+SCHEMA = f"""
+CREATE TABLE kernels (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL DEFAULT '', display_name TEXT NOT NULL DEFAULT '',
+  language TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'starting', generation INTEGER NOT NULL DEFAULT 0,
+  notebook TEXT, host TEXT NOT NULL DEFAULT '', started_at REAL, ended_at REAL, exit_code INTEGER,
+  last_activity_at REAL);
+CREATE TABLE generations (
+  kernel TEXT NOT NULL, generation INTEGER NOT NULL, started_at REAL, ended_at REAL, exit_code INTEGER,
+  PRIMARY KEY (kernel, generation));
+CREATE TABLE executions (
+  id TEXT PRIMARY KEY, seq INTEGER NOT NULL DEFAULT 0, kernel TEXT NOT NULL DEFAULT '',
+  generation INTEGER NOT NULL DEFAULT 0, cell TEXT, notebook TEXT, request TEXT, code TEXT NOT NULL DEFAULT '',
+  execution_count INTEGER, submitted_by TEXT NOT NULL DEFAULT '', client TEXT NOT NULL DEFAULT '',
+  queued_at REAL, started_at REAL, finished_at REAL, state TEXT NOT NULL DEFAULT 'queued', error TEXT, input TEXT,
+  private INTEGER NOT NULL DEFAULT 0, metadata TEXT NOT NULL DEFAULT '{{}}');
+CREATE INDEX executions_seq ON executions (seq);
+CREATE INDEX executions_cell ON executions (cell, seq) WHERE cell IS NOT NULL;
+CREATE INDEX executions_open ON executions (state) WHERE state IN ('queued', 'running');
+CREATE TABLE outputs (
+  execution TEXT NOT NULL, position INTEGER NOT NULL, output_type TEXT NOT NULL, at REAL NOT NULL, name TEXT,
+  data TEXT, metadata TEXT, execution_count INTEGER, ename TEXT, evalue TEXT, traceback TEXT, display_id TEXT,
+  PRIMARY KEY (execution, position));
+CREATE INDEX outputs_display ON outputs (display_id) WHERE display_id IS NOT NULL;
+CREATE TABLE segments (
+  execution TEXT NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY (execution, position, segment));
+CREATE TABLE comms (
+  id TEXT PRIMARY KEY, target TEXT NOT NULL DEFAULT '', kernel TEXT NOT NULL DEFAULT '', execution TEXT,
+  opened_by TEXT NOT NULL DEFAULT 'kernel', opened_at REAL, closed_at REAL);
+CREATE TABLE comm_state (
+  comm TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (comm, key));
+CREATE TABLE comm_messages (row INTEGER PRIMARY KEY AUTOINCREMENT, comm TEXT NOT NULL, value TEXT NOT NULL);
+CREATE INDEX comm_messages_comm ON comm_messages (comm, row);
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, data BLOB NOT NULL);
+CREATE TABLE cells (
+  "index" INTEGER PRIMARY KEY, id TEXT NOT NULL, cell_type TEXT NOT NULL, source TEXT NOT NULL,
+  notebook TEXT NOT NULL);
+CREATE TABLE tokens (
+  name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE feed (
+  one INTEGER PRIMARY KEY CHECK (one = 1), relay_id TEXT NOT NULL, seq INTEGER NOT NULL, mirror_state TEXT);
+PRAGMA user_version = {FILE_VERSION};
+"""
+"""``meta`` is the document's row; ``facts`` is what the agent keeps for itself (its port); ``feed`` has one row:
+how far which relay's records are in the other tables."""
+
+EXECUTION_COLUMNS = tuple(name for name in Execution.__dataclass_fields__ if name != "outputs")
+KERNEL_COLUMNS = tuple(Kernel.__dataclass_fields__)
+COMM_COLUMNS = tuple(name for name in Comm.__dataclass_fields__ if name not in ("state", "messages"))
+OUTPUT_COLUMNS = tuple(name for name in Output.__dataclass_fields__ if name != "text")
+JSON_COLUMNS = frozenset({"error", "input", "metadata", "data", "traceback"})
+
+TEXT_LIMIT_CHARS = 1000
+"""A pattern to search for that is longer than this is a mistake."""
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Rows(Protocol):
+    """What a statement gives."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that the statement changed."""
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """What ``edit`` and ``lookup`` need of a connection."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows:
+        """Run one statement."""
+
+
+def run(connection: Connection, sql: str, parameters: Sequence[Any]) -> Rows:
+    """Run one statement; lone surrogates in its texts become U+FFFD."""
+    try:
+        return connection.execute(sql, parameters)
+    except UnicodeEncodeError:
+        return connection.execute(
+            sql, [_SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for value in parameters]
+        )
+
+
+def dump(value: Any) -> str | bytes:
+    """A value as JSON: text, or bytes where it holds ``bytes``."""
+    try:
+        return json.dumps(value, separators=(",", ":"))
+    except TypeError:
+        return json.dumps(_mark(value), separators=(",", ":")).encode()
+
+
+def load(value: str | bytes) -> Any:
+    """The inverse of :func:`dump` (tuples come back as lists, buffers of any kind as ``bytes``)."""
+    return _unmark(json.loads(value)) if isinstance(value, bytes) else json.loads(value)
+
+
+def _mark(value: Any) -> Any:
+    if isinstance(value, dict):
+        marked = {str(key): _mark(item) for key, item in value.items()}
+        return {"$plain": marked} if marked.keys() & {"$bytes", "$plain"} else marked
+    if isinstance(value, list | tuple):
+        return [_mark(item) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$bytes": base64.b64encode(value).decode()}
+    return value
+
+
+def _unmark(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unmark(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"$bytes": str(text)} if len(value) == 1:
+            return base64.b64decode(text)
+        case {"$plain": dict(inner)} if len(value) == 1:
+            value = inner
+        case _:
+            pass
+    return {key: _unmark(item) for key, item in value.items()}
+
+
+def execution(row: Sequence[Any], outputs: tuple[Output, ...]) -> Execution:
+    """A row of ``EXECUTION_COLUMNS``, with its outputs."""
+    values = _values(EXECUTION_COLUMNS, row)
+    values["state"] = ExecutionState(values["state"])
+    values["private"] = bool(values["private"])
+    return Execution(**values, outputs=outputs)
+
+
+def kernel(row: Sequence[Any]) -> Kernel:
+    """A row of ``KERNEL_COLUMNS``."""
+    values = _values(KERNEL_COLUMNS, row)
+    values["state"] = KernelState(values["state"])
+    return Kernel(**values)
+
+
+def comm(row: Sequence[Any], state: Json, messages: tuple[Json, ...]) -> Comm:
+    """A row of ``COMM_COLUMNS``, with its state and its log."""
+    return Comm(**_values(COMM_COLUMNS, row), state=state, messages=messages)
+
+
+def output(row: Sequence[Any], text: str) -> Output:
+    """A row of ``OUTPUT_COLUMNS``; ``text`` is its segments joined, and counts for a stream only."""
+    values = _values(OUTPUT_COLUMNS, row)
+    if values["traceback"] is not None:
+        values["traceback"] = tuple(values["traceback"])
+    return Output(**values, text=text if values["output_type"] == "stream" else None)
+
+
+def _values(columns: Sequence[str], row: Sequence[Any]) -> Json:
+    values = dict(zip(columns, row, strict=True))
+    for name in JSON_COLUMNS & values.keys():
+        if values[name] is not None:
+            values[name] = load(values[name])
+    return values
+
+
+def values_of(record: Output) -> list[Any]:
+    """An output as parameters, in the order of ``OUTPUT_COLUMNS``."""
+    return [column_value(name, getattr(record, name)) for name in OUTPUT_COLUMNS]
+
+
+def column_value(name: str, value: Any) -> Any:
+    """One column's value as a parameter."""
+    if value is None:
+        return None
+    return dump(value) if name in JSON_COLUMNS else value

@@ -1,0 +1,142 @@
+"""Who follows, and what may they ask for?
+
+* ``access``     tokens and roles                                     (pure)
+* ``session``    one peer: bytes -> what to send, relay or close      (pure)
+* ``websocket``  HTTP and WebSocket: page, API, blobs, the room       (door)
+* ``comm``       the same session over a Jupyter comm                 (door)
+
+Here stands what both doors need: of the rest of the agent (:class:`Backend`), and to read a query.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...errors import SetupError
+from ...tables import Cell, Execution, ExecutionState, Json
+from ..document import StateDocument
+from .access import Tokens
+
+HISTORY_LIMIT = 1000
+"""How many executions one page of the history holds at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """What to look for in the history. Newest first, unless ``after`` is given without ``before``: oldest first.
+
+    Attributes:
+        limit: 1 to :data:`HISTORY_LIMIT`.
+        before, after: only executions with a smaller, a greater ``seq``.
+        grep: a regular expression (valid: :func:`parse_history` compiled it), searched in code and text outputs.
+        text: the same as plain text.
+        state, cell, kernel: equal to these.
+    """
+
+    limit: int = 50
+    before: int | None = None
+    after: int | None = None
+    grep: str | None = None
+    text: str | None = None
+    state: str | None = None
+    cell: str | None = None
+    kernel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the history. ``next``: the ``seq`` to give as ``before`` (``after``) for the next one, or null."""
+
+    executions: Sequence[Execution]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Bytes kept under their digest."""
+
+    data: bytes
+    media_type: str
+
+
+class Backend(Protocol):
+    """What the doors of this room need. Methods marked *any thread* run in an executor, so that the loop never
+    blocks on the store; all others run on the loop's thread and must be quick."""
+
+    @property
+    def document(self) -> StateDocument:
+        """The live document, of the epoch in force."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens in force."""
+
+    def health(self) -> Json:
+        """``status`` (``ok`` | ``degraded``), ``reason`` (null when ok), ``coverage``, and whatever else
+        ``/api/health`` is to say; the door adds version, schema, protocol, kernel, room, epoch, peers, role."""
+
+    def history(self, query: HistoryQuery) -> Page:
+        """A page of the history. *Any thread.*"""
+
+    def execution(self, execution: str) -> Execution | None:
+        """One execution of the history. *Any thread.*"""
+
+    def blob(self, digest: str) -> Blob | None:
+        """Bytes by ``sha256:`` and 64 hex digits. *Any thread.*"""
+
+    def tokens_changed(self) -> None:
+        """Tokens were minted or revoked: keep them."""
+
+    def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
+        """The cells of the notebook that a headless run works through."""
+
+    def clear(self) -> None:
+        """Forget the finished executions, in the document and in the store."""
+
+
+_NUMBERS = ("limit", "before", "after")
+_WORDS = ("grep", "text", "state", "cell", "kernel")
+
+
+def parse_history(arguments: Mapping[str, Any]) -> HistoryQuery:
+    """A query of the history.
+
+    Args:
+        arguments: names as in :class:`HistoryQuery`; numbers as digits (a URL) or integers (JSON).
+
+    Raises:
+        SetupError: the argument that does not fit.
+    """
+    values: Json = {}
+    for name, given in arguments.items():
+        if name in _NUMBERS:
+            if isinstance(given, bool) or not re.fullmatch(r"[0-9]{1,15}", str(given), re.ASCII):
+                raise SetupError(f"{name} is not a whole number", f"give {name} as digits")
+            values[name] = int(given)
+        elif name in _WORDS and (given is None or isinstance(given, str)):
+            values[name] = given or None
+        else:
+            raise SetupError(f"there is no argument {name!r} of this kind", " ".join(_NUMBERS + _WORDS))
+    if not 1 <= values.get("limit", 1) <= HISTORY_LIMIT:
+        raise SetupError("limit is out of its bounds", f"give 1 to {HISTORY_LIMIT}")
+    if values.get("state") and values["state"] not in list(ExecutionState):
+        raise SetupError("there is no such state", " ".join(ExecutionState))
+    if values.get("grep"):
+        try:
+            re.compile(values["grep"])
+        except (re.error, RecursionError, OverflowError) as exc:
+            raise SetupError(f"grep is no regular expression: {exc}", "mend it, or use text") from exc
+    return HistoryQuery(**values)
+
+
+def finite(value: Any) -> Any:
+    """The same value without NaN and infinities, which JSON does not have: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,329 @@
+"""How does a frontend follow that has nothing but the kernel's channels?
+
+Door (the link to the relay, the asyncio loop). Owns the open comms of target ``rtc.sync.v1``; what their messages
+mean is in ``session``. The role is *run*: who can reach the kernel can run code.
+
+::
+
+    front → kernel   comm_open   data {"room": "<kernel>/state" | "state", "epoch": … (optional)}
+                     comm_msg    buffers: one message of y-protocols each; or
+                                 data {"op": "history", …}, {"op": "blob", "digest": "sha256:…"}
+                     comm_close
+    kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
+                                 to an op, or {"error", "remedy"}
+                     comm_msg on iopub: data {"seq": n, "epoch"}, buffers: the updates since n-1
+                     comm_close on iopub: data {"code", "reason"}
+
+A reply's ``seq`` is that of the last comm_msg before it; a client that misses a number sends its step 1 again.
+Nothing is sent that was not asked for: a comm that is not open gets nothing, awareness and signs of life stay on
+the WebSocket, updates go at once after a pause and then at most 20 times a second. Browsers vanish without a
+comm_close, so a comm that said nothing for :data:`LEASE_S` is closed instead of sent to; an empty update
+(``00 02 02 00 00``) is enough to say something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, assert_never
+
+from ... import yproto
+from ...errors import CLOSE_CODES, Reason, SetupError
+from ...link import Channel, Emit
+from ...tables import Json, to_json
+from ...wire import Codec, Message, new_header
+from . import Backend, finite, parse_history
+from .access import Role
+from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session
+
+TARGET = "rtc.sync.v1"
+
+FLUSH_S = 0.05
+"""The least time between two messages of updates: jupyter_server drops what comes too fast, silently."""
+
+LEASE_S = 180.0
+"""A comm that was not heard for so long gets no more updates: its page is gone."""
+
+COMMS = 200
+"""How many comms may be open; the one that was silent longest goes first."""
+
+READS = 8
+"""How many reads of the history and of blobs may be under way for one comm."""
+
+
+log = logging.getLogger("rtc_kernel.serve")
+
+
+class _Comm:
+    """One open comm."""
+
+    __slots__ = ("heard_at", "id", "pending", "reads", "seq", "session", "since")
+
+    def __init__(self, comm: str, session: Session, now: float) -> None:
+        self.id = comm
+        self.session = session
+        self.since = time.time()
+        self.heard_at = now
+        self.seq = 0
+        self.pending: list[bytes] = []
+        self.reads = 0
+
+
+class CommServer:
+    """The open comms of one kernel.
+
+    Args:
+        backend: where data come from.
+        kernel: the kernel's id.
+        codec: signs with the kernel's key.
+        identity: gives ``(session, username)`` as the child uses them in its headers now; everything that goes
+            to frontends must carry the child's session.
+        emit: hands frames to the relay.
+        executor: for reads of the history; whoever made it shuts it down.
+
+    Use: :meth:`receive_message` for every taken message, :meth:`push` after every change, :meth:`stop`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        kernel: str,
+        codec: Codec,
+        identity: Callable[[], tuple[str, str]],
+        emit: Callable[[Emit], None],
+        executor: Executor,
+        limits: Limits,
+    ) -> None:
+        self._backend = backend
+        self._kernel = kernel
+        self._codec = codec
+        self._identity = identity
+        self._emit = emit
+        self._executor = executor
+        self._limits = limits
+        self._board = Board()
+        self._comms: dict[str, _Comm] = {}
+        self._flushed_at = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<CommServer {len(self._comms)} comms>"
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """The ids of the open comms."""
+        return tuple(self._comms)
+
+    @property
+    def peers(self) -> list[tuple[str, float]]:
+        """Name, and since when (POSIX seconds), of every open comm; the role of all is *run*."""
+        return [(comm.session.name, comm.since) for comm in self._comms.values()]
+
+    # --- in
+
+    def receive_message(self, message: Message) -> None:
+        """A message that the relay took off shell: ``comm_open``, ``comm_msg`` or ``comm_close``; any other, and
+        one without an id, is passed over."""
+        comm_id, data = message.content.get("comm_id"), message.content.get("data")
+        if not isinstance(comm_id, str) or not comm_id:
+            return
+        match message.type:
+            case "comm_open":
+                self._open(comm_id, data if isinstance(data, dict) else {}, message)
+            case "comm_msg":
+                self._receive(comm_id, data if isinstance(data, dict) else {}, message)
+            case "comm_close":
+                if comm := self._comms.pop(comm_id, None):
+                    comm.session.leave()
+
+    # --- act
+
+    def push(self, update: bytes) -> None:
+        """The document changed: tell the comms that follow, at once or with what else comes soon."""
+        message = yproto.update(update)
+        following = False
+        for comm in self._comms.values():
+            if comm.session.push_update(message) is not None:
+                comm.pending.append(message)
+                following = True
+        if following and self._timer is None:
+            loop = asyncio.get_running_loop()
+            wait = self._flushed_at + FLUSH_S - loop.time()
+            if wait <= 0:
+                self._flush()
+            else:
+                self._timer = loop.call_later(wait, self._flush)
+
+    def begin_epoch(self) -> None:
+        """The backend has a new document: every replica is of another life now."""
+        self._close_all(Reason.WRONG_EPOCH)
+
+    def disown(self, comms: Sequence[str]) -> None:
+        """Close comms that frontends hold open since an earlier life of the agent."""
+        for comm in comms:
+            if comm not in self._comms:
+                self._publish_close(comm, Reason.STOPPING)
+
+    async def stop(self) -> None:
+        """Close every comm; wait for reads that are under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._close_all(Reason.STOPPING)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---
+
+    def _open(self, comm_id: str, data: Json, message: Message) -> None:
+        now = asyncio.get_running_loop().time()
+        document = self._backend.document
+        if data.get("room") not in (None, "state", f"{self._kernel}/state"):
+            return self._publish_close(comm_id, Reason.NO_SUCH_ROOM)
+        if data.get("epoch") not in (None, document.epoch):
+            return self._publish_close(comm_id, Reason.WRONG_EPOCH)
+        if earlier := self._comms.pop(comm_id, None):
+            earlier.session.leave()
+        if len(self._comms) >= COMMS:
+            self._close(min(self._comms.values(), key=lambda comm: comm.heard_at), Reason.TOO_MANY_PEERS)
+        session = Session(document, self._board, name=message.username, role=Role.RUN, now=now, limits=self._limits)
+        self._comms[comm_id] = _Comm(comm_id, session, now)
+        if message.buffers:
+            self._receive(comm_id, {}, message)
+        return None
+
+    def _receive(self, comm_id: str, data: Json, message: Message) -> None:
+        comm = self._comms.get(comm_id)
+        if comm is None:
+            return self._publish_close(comm_id, Reason.NO_SUCH_ROOM)
+        comm.heard_at = now = asyncio.get_running_loop().time()
+        if "op" in data:
+            self._start_read(comm, data, message)
+        answers: list[bytes] = []
+        closes: list[Close] = []
+        for buffer in message.buffers:
+            if buffer[:1] in (b"\x01", b"\x03"):
+                continue  # awareness stays on the WebSocket
+            self._run(comm.session.receive_bytes(bytes(buffer), now), answers, closes)
+        if answers:
+            self._reply(comm, {"seq": comm.seq, "epoch": self._backend.document.epoch}, message, answers)
+        for close in closes:
+            self._comms.pop(comm_id, None)
+            self._publish_close(comm_id, close.reason)
+        return None
+
+    def _run(self, commands: list[Command], answers: list[bytes], closes: list[Close]) -> None:
+        for command in commands:
+            match command:
+                case Send(data):
+                    answers.append(data)
+                case Close():
+                    closes.append(command)
+                case Relay():
+                    pass
+                case _:
+                    assert_never(command)
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._flushed_at = now = asyncio.get_running_loop().time()
+        for comm in tuple(self._comms.values()):
+            if not comm.pending:
+                continue
+            if now - comm.heard_at > LEASE_S:
+                self._close(comm, Reason.SLOW)
+                continue
+            buffers, comm.pending = comm.pending, []
+            comm.seq += 1
+            data = {"seq": comm.seq, "epoch": self._backend.document.epoch}
+            self._publish("comm_msg", comm.id, data, buffers)
+
+    def _close_all(self, reason: Reason) -> None:
+        for comm in tuple(self._comms.values()):
+            self._close(comm, reason)
+
+    def _close(self, comm: _Comm, reason: Reason) -> None:
+        if comm.session.state is not PeerState.CLOSED:
+            comm.session.close(reason)
+        self._comms.pop(comm.id, None)
+        self._publish_close(comm.id, reason)
+
+    # --- reads
+
+    def _start_read(self, comm: _Comm, data: Json, message: Message) -> None:
+        if comm.reads >= READS:
+            self._reply(comm, _problem("too many reads are under way", "wait for their answers"), message)
+            return
+        comm.reads += 1
+        task = asyncio.get_running_loop().create_task(self._read(comm, data, message), name="comm-read")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, comm: _Comm, data: Json, message: Message) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
+        except SetupError as exc:
+            answer, buffers = _problem(exc.what, exc.remedy), []
+        except Exception:  # whatever the store raised: the asker is told, and the comm goes on
+            log.exception("an op of comm %s failed", comm.id)
+            answer, buffers = _problem("the history cannot be read", "try again; see the log of the agent"), []
+        finally:
+            comm.reads -= 1
+        self._reply(comm, answer, message, buffers)
+
+    def _answer(self, data: Json) -> tuple[Json, list[bytes]]:
+        """The answer to an op. Runs in a thread."""
+        match data.get("op"):
+            case "history":
+                page = self._backend.history(
+                    parse_history({name: value for name, value in data.items() if name != "op"})
+                )
+                rows = [finite(to_json(row)) for row in page.executions]
+                return {"executions": rows, "next": page.next}, []
+            case "blob":
+                digest = data.get("digest")
+                blob = self._backend.blob(digest) if isinstance(digest, str) else None
+                if blob is None:
+                    raise SetupError("there is no such blob", "it may have left the history with its execution")
+                return {"digest": digest, "media_type": blob.media_type}, [blob.data]
+            case op:
+                raise SetupError(f"there is no op {op!r}", "history, blob")
+
+    # --- out
+
+    def _reply(self, comm: _Comm, data: Json, to: Message, buffers: Sequence[bytes] = ()) -> None:
+        self._send("comm_msg_reply", comm.id, data, buffers, Channel.SHELL, to.idents, to.header)
+
+    def _publish(self, kind: str, comm_id: str, data: Json, buffers: Sequence[bytes] = ()) -> None:
+        self._send(kind, comm_id, data, buffers, Channel.IOPUB, (f"comm-{comm_id}".encode(),), {})
+
+    def _publish_close(self, comm_id: str, reason: Reason) -> None:
+        code, sentence = CLOSE_CODES[reason]
+        self._publish("comm_close", comm_id, {"code": code, "reason": reason.value, "detail": sentence})
+
+    def _send(
+        self,
+        kind: str,
+        comm_id: str,
+        data: Json,
+        buffers: Sequence[bytes],
+        channel: Channel,
+        idents: Sequence[bytes],
+        parent: dict[str, Any],
+    ) -> None:
+        session, username = self._identity()
+        header = new_header(kind, session=session, username=username)
+        content = {"comm_id": comm_id, "data": data}
+        frames = self._codec.write(header, content, parent=parent, idents=idents, buffers=buffers)
+        self._emit(Emit(channel, tuple(frames)))
+
+
+def _problem(error: str, remedy: str) -> Json:
+    return {"error": error, "remedy": remedy}

@@ -1,0 +1,183 @@
+"""What can be written behind ``jupyter rtc``? Every command with its arguments, and nothing of what they do.
+
+Cheap to import: a command's own module is loaded when it is run (:func:`load`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from .. import __version__
+from ..config import RTCKernel
+from ..tables import ExecutionState
+
+Commands = argparse._SubParsersAction  # the only name that argparse has for it
+
+Command = Callable[[argparse.Namespace, RTCKernel], int]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="jupyter rtc",
+        description="RTC kernels: every execution in one live document.",
+        epilog="KERNEL is an id, the beginning of one, or a connection file; it may be left out where one lives.",
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--help-all", action="store_true", help="show every setting, and exit")
+    top.set_defaults(command=None)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_add_running, _add_kernels, _add_watching, _add_histories, _add_specs):
+        add(commands)
+    return top
+
+
+def load(command: str) -> Command:
+    """The function of ``module:function`` in this package."""
+    module, _, name = command.partition(":")
+    function: Command = getattr(import_module(f".{module}", __package__), name)
+    return function
+
+
+def _add_running(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "run",
+        help="run a notebook headless, with a link to watch it live",
+        description="Run a notebook's cells in order. Exit code 1: a cell failed; 2: nothing could be run.",
+    )
+    command.add_argument("notebook", metavar="NOTEBOOK", type=Path)
+    command.add_argument("-o", "--output", metavar="OUT", help="write the notebook with its outputs; - for stdout")
+    command.add_argument("--kernel", metavar="NAME", help="kernelspec (default: the notebook's own)")
+    command.add_argument("--timeout", metavar="S", type=_seconds, help="seconds that a cell may take (default: any)")
+    command.add_argument("--allow-errors", action="store_true", help="go on behind a cell that fails")
+    command.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="assign a parameter behind the cell tagged `parameters`; VALUE is JSON, or text",
+    )
+    command.add_argument("--share", choices=("view", "run"), default="view", help="what the live link may do")
+    command.add_argument("--json", action="store_true", help="tell each event as a JSON object on stdout")
+    command.set_defaults(command="running:run_notebook")
+
+
+def _add_kernels(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("list", help="the RTC kernels that live on this machine")
+    _add_json(command)
+    command.set_defaults(command="kernels:list_kernels")
+    command = commands.add_parser("status", help="how a kernel and its document are")
+    _add_kernel(command)
+    _add_json(command)
+    command.set_defaults(command="kernels:show_status")
+    command = commands.add_parser("share", help="make a link to a kernel's document")
+    _add_kernel(command)
+    command.add_argument("--role", choices=("view", "run"), default="view", help="what the link may do")
+    command.add_argument("--name", default="", help="of the link, to withdraw it by")
+    command.add_argument("--expires", metavar="TIME", type=_duration, help="such as 30m, 2h or 7d")
+    _add_json(command)
+    command.set_defaults(command="kernels:share")
+    command = commands.add_parser("unshare", help="withdraw a link; without a NAME the only one there is")
+    command.add_argument("name", nargs="?", metavar="NAME")
+    command.add_argument("--all", action="store_true", help="withdraw all of them")
+    command.add_argument("--kernel", metavar="KERNEL")
+    _add_json(command)
+    command.set_defaults(command="kernels:unshare")
+
+
+def _add_watching(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("watch", help="follow a kernel live in the terminal")
+    command.add_argument("target", nargs="?", metavar="KERNEL|URL")
+    command.add_argument("--token", help="instead of the URL's own")
+    command.add_argument("--once", action="store_true", help="show what there is, and exit")
+    command.add_argument("--json", action="store_true", help="one JSON object per change (--once: per execution)")
+    command.set_defaults(command="watching:watch")
+
+
+def _add_histories(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("history", help="what ran, also on kernels that are dead")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("kernel", nargs="?", metavar="KERNEL")
+    which.add_argument("--notebook", metavar="PATH", help="of all kernels of this notebook")
+    which.add_argument("--all", action="store_true", help="of all kernels whose history is kept")
+    command.add_argument("-n", type=_count, default=20, metavar="N", help="the last N (default: 20)")
+    command.add_argument("--grep", metavar="RE", help="whose code or text matches this regular expression")
+    command.add_argument("--state", choices=[state.value for state in ExecutionState])
+    command.add_argument("--json", action="store_true", help="tell as JSON, with outputs")
+    command.set_defaults(command="histories:show_history")
+    command = commands.add_parser("show", help="one execution, with its outputs")
+    command.add_argument("id", metavar="ID", help="its id, the beginning of it, or its number, such as 12")
+    command.add_argument("kernel", nargs="?", metavar="KERNEL")
+    command.add_argument("--json", action="store_true", help="tell as JSON")
+    command.set_defaults(command="histories:show_execution")
+    command = commands.add_parser("export", help="the history of a kernel as a notebook")
+    command.add_argument("file", metavar="FILE.ipynb", help="- for stdout")
+    command.add_argument("kernel", nargs="?", metavar="KERNEL")
+    command.add_argument("--force", action="store_true", help="replace FILE where it exists")
+    command.set_defaults(command="histories:export")
+
+
+def _add_specs(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "install",
+        help="wrap an installed kernel, or install RTC Python again",
+        description="Without --kernel: (re)install RTC Python. With it: wrap that kernelspec as rtc-NAME.",
+    )
+    command.add_argument("--kernel", metavar="NAME", help="the installed kernelspec to wrap")
+    command.add_argument("--name", metavar="N", help="of the new kernelspec (default: rtc-NAME)")
+    command.add_argument("--display-name", metavar="D", help="what frontends show (default: RTC and the kernel's)")
+    _add_place(command)
+    command.set_defaults(command="specs:install_spec")
+    command = commands.add_parser("uninstall", help="remove a kernelspec of ours")
+    command.add_argument("name", metavar="NAME", help="rtc-NAME, or the NAME of the wrapped kernel")
+    _add_place(command)
+    command.set_defaults(command="specs:uninstall_spec")
+
+
+def _add_kernel(command: argparse.ArgumentParser) -> None:
+    command.add_argument("kernel", nargs="?", metavar="KERNEL")
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="tell as JSON")
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    places = command.add_mutually_exclusive_group()
+    places.add_argument("--user", action="store_true", help="in the user's Jupyter data directory")
+    places.add_argument("--sys-prefix", action="store_true", help="in this Python environment (install: default)")
+    places.add_argument("--prefix", metavar="P", help="in P/share/jupyter/kernels")
+    command.add_argument("--json", action="store_true", help="tell as JSON")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: give a number from 1")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    """``30s``, ``10m``, ``2h``, ``7d`` as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give a number and a unit, such as 30m, 2h or 7d")
+    return float(match[1]) * _UNITS_S[match[2]]

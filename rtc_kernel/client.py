@@ -1,0 +1,771 @@
+"""How does a Python program follow a kernel's document?
+
+A follower holds a replica of ``<kernel_id>/state`` and reads it as frozen records; it never writes, not even an
+empty update. The replica belongs to one epoch: when the document begins a new life, the replica is dropped and
+synced anew, and every reader is told to start over (``reset``). docs/document.md, "Ways in", has the wire.
+
+::
+
+    async with rtc_kernel.connect("http://127.0.0.1:PORT/?token=…") as doc:
+        async for change in doc.changes():
+            print(change.kind, change.table, change.record)
+
+Two halves: :class:`Replica` (bytes in, names of changed rows out; no I/O) and :class:`Document` (the connection,
+its reconnects, and the readers that wait).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+from pycrdt import ArrayEvent, Doc, Map, MapEvent, Subscription
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from . import discovery, schema, yproto
+from .errors import CLOSE_CODES, LocalError, Reason, RemoteError, SetupError
+from .tables import Cell, Comm, Execution, Json, Kernel, execution_from_json
+
+log = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 5.0
+REQUEST_S = 30.0
+"""Seconds that one HTTP request may take."""
+PING_S = 20.0
+"""Seconds between two signs of life to the server; without an answer in between the connection is given up."""
+MAX_MESSAGE_BYTES = 1 << 31
+"""The first sync is one message and may be as large as the window (tornado's own limit is 10 MiB)."""
+MAX_PENDING = 4096
+"""Changed rows that wait for one slow reader; beyond, it is told to start over."""
+
+Table = Literal["executions", "kernels", "comms", "cells", "meta"]
+Record = Execution | Kernel | Comm | Cell | Mapping[str, Any]
+Kind = Literal["added", "updated", "removed", "reset"]
+
+_FINAL = {
+    Reason.UNAUTHORIZED: "ask for a new link with `%rtc share`, or leave the token out for a kernel of your own",
+    Reason.READ_ONLY: "this is a bug of the client: it never writes; please report it",
+    Reason.NO_SUCH_ROOM: "look with `jupyter rtc list` which kernels live",
+    Reason.REVOKED: "ask for a new link with `%rtc share`",
+}
+"""Close reasons that no reconnecting heals, with what to do."""
+_BY_CODE = {code: reason for reason, (code, _) in CLOSE_CODES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became different in the document.
+
+    Attributes:
+        kind: ``added`` | ``updated`` | ``removed`` | ``reset``. Several changes of one row between two looks are
+            one. ``reset``: the document began a new life, or this reader was too slow: read it all again.
+        table: ``executions`` | ``kernels`` | ``comms`` | ``cells`` | ``meta``; null for a reset.
+        id: the row's key; empty for a reset.
+        record: the row as it is now; null when removed and for a reset.
+    """
+
+    kind: Kind
+    table: Table | None
+    id: str
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a document is. ``url`` has no token and no slash at its end."""
+
+    url: str
+    token: str | None = None
+
+    @classmethod
+    def resolve(cls, target: str, token: str | None = None) -> Address:
+        """From what a user has: a link, a kernel id or its prefix, or the path of a connection file.
+
+        Raises:
+            SetupError: no such kernel on this machine.
+        """
+        if not target.startswith(("http://", "https://")):
+            kernel = discovery.find(target)
+            return cls(kernel.url.rstrip("/"), token or kernel.token)
+        parts = urlsplit(target)
+        in_url = parse_qs(parts.query).get("token", [None])[0]
+        return cls(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", token or in_url)
+
+    def headers(self) -> dict[str, str]:
+        """The token's header; nothing where there is no token."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+async def call(address: Address, method: str, path: str, body: Json | None = None) -> Json:
+    """One request to the side socket's HTTP API.
+
+    Args:
+        path: with its query, e.g. ``/api/health``.
+
+    Raises:
+        SetupError: nobody answers, or the answer is an error: with what the server says is to be done.
+    """
+    value: Json = json.loads(await fetch(address, method, path, body))
+    return value
+
+
+async def fetch(address: Address, method: str, path: str, body: Json | None = None) -> bytes:
+    """The same as :func:`call`, for an answer that is not JSON."""
+    http = AsyncHTTPClient(force_instance=True, max_body_size=MAX_MESSAGE_BYTES)
+    try:
+        answer = await http.fetch(
+            HTTPRequest(
+                address.url + path,
+                method,
+                headers=address.headers(),
+                body=json.dumps(body or {}) if method in ("POST", "PUT") else None,
+                connect_timeout=REQUEST_S,
+                request_timeout=REQUEST_S,
+            ),
+            raise_error=False,
+        )
+    finally:
+        http.close()
+    if answer.error is None:
+        return answer.body
+    if not isinstance(answer.error, HTTPClientError) or answer.code == 599:
+        raise SetupError(
+            f"nobody answers at {address.url} ({answer.error})", "`jupyter rtc list` shows the kernels that live"
+        ) from answer.error
+    raise _refused(answer)
+
+
+def _refused(answer: HTTPResponse) -> SetupError:
+    try:
+        value = json.loads(answer.body)
+        return SetupError(str(value["error"]), str(value["remedy"]))
+    except (ValueError, KeyError, TypeError):
+        reason = {401: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(answer.code, Reason.READ_ONLY)
+        what = f"the server answered {answer.code} {answer.reason}"
+        return SetupError(what, _FINAL[reason] if answer.code != 403 else "ask for a link with a higher role")
+
+
+# --- the replica: bytes in, names of changed rows out --------------------------------------------------------
+
+R = TypeVar("R", Execution, Kernel, Comm, Cell)
+RowChange = tuple[Kind, Table, str]
+
+
+class Rows(Generic[R]):
+    """One table of the replica, as records.
+
+    A record is read when somebody asks for it, and after a change only what changed of it: a flood of output
+    costs its reader what was added, not what was there.
+
+    Args:
+        root: the table's root map.
+        read: a row as a record; given the record as it was and the positions of its outputs that changed since,
+            it need not read the other outputs again.
+        order: the sort key of the records.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        root: Map[Any],
+        read: Callable[[str, Map[Any], R | None, frozenset[int]], R],
+        order: Callable[[R], Any],
+    ) -> None:
+        self.table: Table = table
+        self._root = root
+        self._read: Callable[[str, Map[Any], R | None, frozenset[int]], R] = read
+        self._order: Callable[[R], Any] = order
+        self._records: dict[str, R] = {}
+        self._stale: dict[str, set[int] | None] = dict.fromkeys(root.keys())  # null: the whole row
+        self._snapshot: Mapping[str, R] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Rows {self.table}: {len(self._root)} rows, {len(self._stale)} stale>"
+
+    def get(self, key: str) -> R | None:
+        """The row as it is now, without reading the others; null where there is none."""
+        if key in self._stale:
+            positions = self._stale.pop(key)
+            known = None if positions is None else self._records.get(key)
+            self._records[key] = self._read(key, self._root[key], known, frozenset(positions or ()))
+        return self._records.get(key)
+
+    def snapshot(self) -> Mapping[str, R]:
+        """All rows as they are now, in order; never changed afterwards."""
+        if self._snapshot is None:
+            for key in list(self._stale):
+                self.get(key)
+            self._records = dict(sorted(self._records.items(), key=lambda item: self._order(item[1])))
+            self._snapshot = MappingProxyType(dict(self._records))
+        return self._snapshot
+
+    def receive_event(self, event: Event) -> Iterator[RowChange]:
+        """Which rows this event is about."""
+        self._snapshot = None
+        if not event.path:
+            for key, action in event.keys.items():
+                yield self._receive_row(key, action)
+            return
+        key = str(event.path[0])
+        if key not in self._root:  # removed in the same transaction
+            return
+        stale = self._stale.setdefault(key, set())
+        match event.path[1:]:
+            case ["outputs", int(position), *_] if stale is not None:
+                stale.add(position)
+            case ["outputs"] if event.appends:
+                pass  # what stands behind the outputs that were known is read anyway
+            case []:
+                pass  # columns are always read
+            case _:
+                self._stale[key] = None
+        yield "updated", self.table, key
+
+    def _receive_row(self, key: str, action: str) -> RowChange:
+        if action == "delete":
+            self._stale.pop(key, None)
+            self._records.pop(key, None)
+            return "removed", self.table, key
+        self._stale[key] = None
+        return ("added" if action == "add" else "updated"), self.table, key
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a Y observer said, without the Y types.
+
+    Attributes:
+        path: within the table: row, column, position, …; empty for the table itself.
+        keys: of a map: key → ``add`` | ``update`` | ``delete``.
+        appends: of an array: items were added at its end, and that is all.
+    """
+
+    path: tuple[str | int, ...]
+    keys: dict[str, str]
+    appends: bool
+
+
+def _to_event(event: Any) -> Event:
+    is_map, is_array = isinstance(event, MapEvent), isinstance(event, ArrayEvent)
+    keys = {key: str(change["action"]) for key, change in event.keys.items()} if is_map else {}
+    return Event(tuple(event.path), keys, is_array and _appends(event.delta, len(event.target)))
+
+
+def _appends(delta: list[dict[str, Any]], length: int) -> bool:
+    """Whether an array's delta, after which it has this length, did nothing but add at its end."""
+    if not delta or set(delta[-1]) != {"insert"} or any(set(change) != {"retain"} for change in delta[:-1]):
+        return False
+    kept = sum(int(change["retain"]) for change in delta[:-1])
+    return kept + len(delta[-1]["insert"]) == length
+
+
+class Replica:
+    """A copy of one epoch of a document.
+
+    The state: the Y document, whether the first sync has come, one :class:`Rows` per table, and the events that
+    observers have queued since the last look (observers only append, and never raise).
+    """
+
+    def __init__(self, kernel_id: str, epoch: str) -> None:
+        self.kernel_id = kernel_id
+        self.epoch = epoch
+        self.answered = 0  # how often our state vector was answered; the first time the replica is whole
+        self._doc: Doc[Any] = Doc()
+        self._roots: dict[Table, Map[Any]] = {
+            table: self._doc.get(table, type=Map) for table in ("meta", "kernels", "executions", "comms", "cells")
+        }
+        self._events: list[tuple[Table, Event]] = []
+        self._subscriptions: list[Subscription] = []
+        self._read_tables()
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.kernel_id} epoch {self.epoch} answered={self.answered} {self.executions!r}>"
+
+    def _read_tables(self) -> None:
+        roots = self._roots
+        self.executions = Rows("executions", roots["executions"], _read_execution, lambda row: (row.seq, row.id))
+        self.kernels = Rows("kernels", roots["kernels"], _reader(schema.read_kernel), lambda row: row.id)
+        self.comms = Rows(
+            "comms", roots["comms"], _reader(schema.read_comm), lambda row: (row.opened_at or 0.0, row.id)
+        )
+        self.cells = Rows("cells", roots["cells"], _reader(schema.read_cell), lambda row: (row.index, row.id))
+
+    def meta(self) -> Mapping[str, Any]:
+        """The one row ``meta``."""
+        return MappingProxyType(schema.read_meta(self._doc))
+
+    def record(self, table: Table, key: str) -> Record | None:
+        """One row as it is now; null where there is none."""
+        match table:
+            case "executions":
+                return self.executions.get(key)
+            case "kernels":
+                return self.kernels.get(key)
+            case "comms":
+                return self.comms.get(key)
+            case "cells":
+                return self.cells.get(key)
+            case "meta":
+                return self.meta()
+
+    def request(self) -> bytes:
+        """What to send first: our state vector, so that only what is missing comes."""
+        return yproto.step1(self._doc.get_state())
+
+    def receive_bytes(self, data: bytes) -> list[RowChange]:
+        """Apply one message of the server.
+
+        Returns:
+            The rows that changed, each once; empty for the first sync, after which everything is new.
+
+        Raises:
+            RemoteError: it is no y-protocols message; drop the replica.
+        """
+        match yproto.read_message(data):
+            case yproto.Step2(update):
+                self._apply(update)
+                self.answered += 1
+            case yproto.Update(update):
+                self._apply(update)
+            case _:
+                pass  # awareness is of no use to a follower, and it has nothing of its own to tell
+        if self.answered and not self._subscriptions:
+            self._read_tables()
+            self._subscriptions = [root.observe_deep(self._observer(table)) for table, root in self._roots.items()]
+        return self._drain()
+
+    def _apply(self, update: bytes) -> None:
+        if update == yproto.EMPTY_UPDATE:
+            return
+        try:
+            self._doc.apply_update(update)
+        except ValueError as exc:
+            raise RemoteError(Reason.MALFORMED, "an update that pycrdt cannot read") from exc
+
+    def _observer(self, table: Table) -> Callable[[list[Any]], None]:
+        def observe(events: list[Any]) -> None:
+            self._events.extend((table, _to_event(event)) for event in events)
+
+        return observe
+
+    def _drain(self) -> list[RowChange]:
+        events, self._events = self._events, []
+        changes: dict[tuple[Table, str], Kind] = {}
+        for table, event in events:
+            for kind, _, key in self._receive_event(table, event):
+                changes[table, key] = merge_kinds(changes.get((table, key)), kind) or "updated"
+        return [(kind, table, key) for (table, key), kind in changes.items()]
+
+    def _receive_event(self, table: Table, event: Event) -> Iterable[RowChange]:
+        match table:
+            case "executions":
+                return self.executions.receive_event(event)
+            case "kernels":
+                return self.kernels.receive_event(event)
+            case "comms":
+                return self.comms.receive_event(event)
+            case "cells":
+                return self.cells.receive_event(event)
+            case "meta":
+                return [("updated", "meta", "meta")]
+
+
+def _read_execution(key: str, row: Map[Any], known: Execution | None, changed: frozenset[int]) -> Execution:
+    return schema.read_execution(key, row, known=known, changed=changed)
+
+
+def _reader(read: Callable[[str, Map[Any]], R]) -> Callable[[str, Map[Any], R | None, frozenset[int]], R]:
+    return lambda key, row, _known, _changed: read(key, row)
+
+
+def merge_kinds(earlier: Kind | None, later: Kind) -> Kind | None:
+    """Two changes of one row as one; null: the row came and went, and there is nothing to say."""
+    match earlier, later:
+        case "added", "removed":
+            return None
+        case "added", _:
+            return "added"
+        case "removed", "added":
+            return "updated"
+        case _:
+            return later
+
+
+# --- the document: the connection, and who waits for it --------------------------------------------------------
+
+
+class Changes(AsyncIterator[Change]):
+    """One reader's view of what changes; :meth:`Document.changes` makes it.
+
+    It ends when the document is closed, and raises the document's error when the server will have us no more.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._pending: dict[tuple[Table, str], Kind] = {}
+        self._reset = False
+        self._news = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Changes {len(self._pending)} rows waiting, reset={self._reset}>"
+
+    def push(self, changes: Iterable[RowChange]) -> None:
+        """Remember that rows changed; what they are now is read when the reader comes."""
+        for kind, table, key in changes:
+            merged = merge_kinds(self._pending.pop((table, key), None), kind)
+            if merged is not None and not self._reset:
+                self._pending[table, key] = merged
+        if len(self._pending) > MAX_PENDING:
+            self.push_reset()
+        self._news.set()
+
+    def push_reset(self) -> None:
+        """Everything is different now."""
+        self._pending.clear()
+        self._reset = True
+        self._news.set()
+
+    def wake(self) -> None:
+        """Look again: the document was closed, or its connection came or went."""
+        self._news.set()
+
+    async def wait(self) -> None:
+        """Until something is different."""
+        await self._news.wait()
+        self._news.clear()
+
+    def discard(self) -> None:
+        """Forget what is waiting: the reader looks at the document itself."""
+        self._pending.clear()
+        self._reset = False
+
+    async def __anext__(self) -> Change:
+        while True:
+            if self._reset:
+                self._reset = False
+                return Change("reset", None, "", None)
+            if self._pending:
+                (table, key), kind = next(iter(self._pending.items()))
+                del self._pending[table, key]
+                record = None if kind == "removed" else self._document.record(table, key)
+                if record is None and kind != "removed":
+                    continue
+                return Change(kind, table, key, record)
+            self._document.raise_if_refused()
+            if self._document.closed:
+                raise StopAsyncIteration
+            await self.wait()
+
+
+class Document:
+    """A followed document; :func:`connect` makes it.
+
+    The state: where it is, the replica that is shown (of the last epoch that was synced whole), the readers, and
+    the error that ended it, if any. Everything happens on the loop that made it.
+    """
+
+    def __init__(self, target: str, token: str | None = None) -> None:
+        self._target = target
+        self._token = token
+        self._address: Address | None = None
+        self._replica: Replica | None = None
+        self._health: Json = {}
+        self._readers: weakref.WeakSet[Changes] = weakref.WeakSet()
+        self._error: Exception | None = None
+        self.trouble = ""  # why the last connection ended, or could not be made
+        self.connected = False
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<Document {self._target.partition('?')[0]} connected={self.connected} {self._replica!r}>"
+
+    # what is in it
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel's row."""
+        kernel = self._shown.kernels.get(self._shown.kernel_id)
+        return kernel if kernel is not None else Kernel(id=self._shown.kernel_id)
+
+    @property
+    def executions(self) -> Mapping[str, Execution]:
+        """The executions of the window by id, in the order of ``seq``: a snapshot that does not change."""
+        return self._shown.executions.snapshot()
+
+    @property
+    def comms(self) -> Mapping[str, Comm]:
+        """The comms by id, in the order in which they were opened: a snapshot."""
+        return self._shown.comms.snapshot()
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """The cells of a headless run's notebook by id, in order: a snapshot; empty where there is none."""
+        return self._shown.cells.snapshot()
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The row ``meta``: schema, server, health, gap, coverage."""
+        return self._shown.meta()
+
+    @property
+    def epoch(self) -> str:
+        """The life of the document that is shown."""
+        return self._shown.epoch
+
+    @property
+    def role(self) -> str:
+        """What our token may do: ``view`` | ``run`` | ``own``."""
+        return str(self._health.get("role", "view"))
+
+    @property
+    def address(self) -> Address:
+        """Where the document is, as of the last connection."""
+        if self._address is None:
+            raise LocalError("the document was never connected")
+        return self._address
+
+    @property
+    def _shown(self) -> Replica:
+        if self._replica is None:
+            raise LocalError("the document is read before its first sync")
+        return self._replica
+
+    def record(self, table: Table, key: str) -> Record | None:
+        """One row as it is now; null where there is none."""
+        return self._shown.record(table, key)
+
+    # to wait for something
+
+    def changes(self) -> Changes:
+        """What changes from now on. Each reader has its own, and none can hold up another."""
+        reader = Changes(self)
+        self._readers.add(reader)
+        return reader
+
+    async def wait_for(self, predicate: Callable[[Document], bool], timeout_s: float | None = None) -> None:
+        """Until ``predicate(document)`` is true; it is asked again whenever something is different, ``connected``
+        included.
+
+        Raises:
+            TimeoutError: not within ``timeout_s``.
+            SetupError: the server will have us no more.
+        """
+        reader = self.changes()
+        async with asyncio.timeout(timeout_s):
+            while not predicate(self):
+                self.raise_if_refused()
+                if self.closed:
+                    raise LocalError("the document was closed while somebody waited for it")
+                await reader.wait()
+                reader.discard()
+
+    def raise_if_refused(self) -> None:
+        """Raise what ended the document, if it was not us."""
+        if self._error is not None:
+            raise self._error
+
+    # what is not in the window
+
+    async def history(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        grep: str | None = None,
+        text: str | None = None,
+        state: str | None = None,
+        cell: str | None = None,
+        limit: int = 50,
+    ) -> list[Execution]:
+        """Executions from the store, newest first.
+
+        Args:
+            before, after: only those whose ``seq`` is less, or greater: the last one's ``seq`` gives the next page.
+            grep: a regular expression, searched in code and text; needs a token with the role ``run`` or ``own``.
+            text: the same as plain text, for everybody.
+        """
+        asked = {
+            "before": before,
+            "after": after,
+            "grep": grep,
+            "text": text,
+            "state": state,
+            "cell": cell,
+            "limit": limit,
+        }
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        answer = await call(self.address, "GET", f"/api/history?{query}")
+        return [execution_from_json(value) for value in answer["executions"]]
+
+    async def blob(self, digest: str) -> bytes:
+        """The bytes behind ``{"blob": "sha256:…"}``.
+
+        Raises:
+            SetupError: there is no such blob here.
+            RemoteError: the bytes that came are others.
+        """
+        name = digest.removeprefix("sha256:")
+        data = await fetch(self.address, "GET", f"/blobs/{quote(name, safe='')}")
+        if hashlib.sha256(data).hexdigest() != name:
+            raise RemoteError(Reason.MALFORMED, "the blob's bytes do not have its digest")
+        return data
+
+    # the connection
+
+    async def follow(self) -> None:
+        """Connect, and connect again, until cancelled or refused for good."""
+        delay = BACKOFF_FIRST_S
+        while self._error is None:
+            try:
+                again_s = await self._follow_once()
+            except (SetupError, RemoteError, WebSocketError, OSError, TimeoutError) as exc:
+                again_s = None
+                self.trouble = str(exc)
+                log.debug("%r: %s", self, exc)
+            if self.connected:
+                self._set_connected(False)
+                delay = BACKOFF_FIRST_S
+            if self._error is None and again_s is None:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, BACKOFF_MOST_S)
+
+    async def _follow_once(self) -> float | None:
+        """One connection, from its beginning to its end. Returns 0 to try again at once."""
+        self._address = address = Address.resolve(self._target, self._token)
+        health = await call(address, "GET", "/api/health")
+        if "epoch" not in health:  # what everybody may know, and no more
+            return self._refuse(address, Reason.UNAUTHORIZED)
+        kernel_id, epoch = str(health["room"]).partition("/")[0], str(health["epoch"])
+        if self._replica is not None and self._replica.kernel_id != kernel_id:
+            raise SetupError(f"another kernel answers at {address.url} now", "start the earlier one again")
+        self._health = health
+        replica = self._replica
+        if replica is None or replica.epoch != epoch:
+            replica = Replica(kernel_id, epoch)
+        room = "/".join(quote(part, safe="") for part in str(health["room"]).split("/"))
+        url = f"ws{address.url.removeprefix('http')}/rooms/{room}?{urlencode({'epoch': epoch})}"
+        try:
+            socket = await websocket_connect(
+                HTTPRequest(url, headers=address.headers(), connect_timeout=REQUEST_S, request_timeout=REQUEST_S),
+                max_message_size=MAX_MESSAGE_BYTES,
+                ping_interval=PING_S,
+            )
+        except HTTPClientError as exc:
+            reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
+            if reason is None:
+                raise RemoteError(Reason.MALFORMED, f"the WebSocket was answered with {exc.code}") from exc
+            return self._refuse(address, reason)
+        try:
+            await self._read(socket, replica)
+        finally:
+            _hang_up(socket)
+        reason = _BY_CODE.get(socket.close_code or 0)
+        self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
+        if reason in _FINAL:
+            return self._refuse(address, reason)
+        return 0.0 if reason is Reason.WRONG_EPOCH and replica is self._replica else None
+
+    async def _read(self, socket: WebSocketClientConnection, replica: Replica) -> None:
+        await socket.write_message(replica.request(), binary=True)
+        answered = replica.answered
+        while (data := await socket.read_message()) is not None:
+            if isinstance(data, str):
+                raise RemoteError(Reason.MALFORMED, "a text message from the server")
+            changes = replica.receive_bytes(data)
+            if replica.answered == answered + 1:
+                answered += 1
+                self._show(replica)
+            for reader in list(self._readers):
+                reader.push(changes)
+
+    def _show(self, replica: Replica) -> None:
+        """The first answer is here: from now on this replica is the document."""
+        earlier, self._replica = self._replica, replica
+        if earlier is not None and earlier is not replica:
+            for reader in list(self._readers):
+                reader.push_reset()
+        self._set_connected(True)
+
+    def _set_connected(self, connected: bool) -> None:
+        self.connected = connected
+        for reader in list(self._readers):
+            reader.wake()
+
+    def _refuse(self, address: Address, reason: Reason) -> float | None:
+        """The server will not have us. A kernel of our own may only have changed its token meanwhile."""
+        with suppress(SetupError):
+            if Address.resolve(self._target, self._token) != address:
+                return 0.0
+        self.fail(SetupError(CLOSE_CODES[reason][1].rstrip(".").lower(), _FINAL[reason]))
+        return None
+
+    def fail(self, error: Exception) -> None:
+        """End the document with an error that every reader gets."""
+        self._error = error
+        self._set_connected(False)
+
+    def close(self) -> None:
+        """End the document; its readers end too."""
+        self.closed = True
+        self._set_connected(False)
+
+
+def _hang_up(socket: WebSocketClientConnection) -> None:
+    """Say goodbye and close, now: tornado would wait for the server's answer, and our loop may end before it."""
+    stream = getattr(socket.protocol, "stream", None)  # close() forgets the protocol
+    socket.close()
+    if stream is not None:
+        stream.close()
+
+
+@asynccontextmanager
+async def connect(target: str, token: str | None = None, *, timeout_s: float = 10.0) -> AsyncIterator[Document]:
+    """Follow a kernel's document.
+
+    Args:
+        target: a link (``http://HOST:PORT/?token=…``, as ``%rtc share`` shows it), or the id, a unique prefix of
+            the id, or the connection file of an RTC kernel that lives on this machine.
+        token: instead of the link's own; a kernel of this machine's user needs none.
+        timeout_s: how long the first sync may take. Afterwards the connection is renewed for ever.
+
+    Yields:
+        The document, synced.
+
+    Raises:
+        SetupError: no such kernel, nobody answers, or the token is refused; says what to do.
+    """
+    Address.resolve(target, token)  # a name that means nothing is told at once
+    document = Document(target, token)
+    task = asyncio.create_task(document.follow(), name=f"rtc-follow {target.partition('?')[0]}")
+    task.add_done_callback(lambda done: _tell_failure(document, done))
+    try:
+        try:
+            await document.wait_for(lambda doc: doc.connected, timeout_s)
+        except TimeoutError:
+            raise SetupError(
+                f"no document within {timeout_s:g} s ({document.trouble or 'no answer'})",
+                "`jupyter rtc list` shows the kernels that live",
+            ) from None
+        yield document
+    finally:
+        document.close()
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def _tell_failure(document: Document, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        document.fail(error if isinstance(error, Exception) else LocalError(repr(error)))

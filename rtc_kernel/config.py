@@ -1,0 +1,298 @@
+"""Every setting, its unit and its limit.
+
+Four places, later ones win: the default here, ``jupyter_rtc_kernel_config.py`` (or ``.json``) on Jupyter's
+configuration path as ``c.RTCKernel.<name>``, the environment as ``RTC_KERNEL_<NAME>``, and the command line as
+``--RTCKernel.<name>=…``. A value of the wrong type or beyond its limit is a :class:`SetupError` that names the
+setting and the place it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from traitlets import Bool, CaselessStrEnum, Float, Int, List, TraitError, Unicode
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import (
+    ConfigFileNotFound,
+    DeferredConfigString,
+    JSONFileConfigLoader,
+    PyFileConfigLoader,
+)
+
+from .errors import SetupError
+
+CONFIG_NAME = "jupyter_rtc_kernel_config"
+ENV_PREFIX = "RTC_KERNEL_"
+ARG_PREFIX = "--RTCKernel."
+
+KiB, MiB = 1 << 10, 1 << 20
+
+
+class RTCKernel(Configurable):
+    """Settings of RTC kernels."""
+
+    # --- the relay
+    kernel = Unicode(
+        "", help="Name of the kernelspec behind the relay. Empty: ipykernel of the Python that runs us."
+    ).tag(config=True)
+    transport = CaselessStrEnum(
+        ["auto", "ipc", "tcp"],
+        "auto",
+        help="How the relay speaks to the real kernel. auto: loopback TCP where frontends come by TCP; ipc where they "
+        "come by ipc or encrypted and the kernel is one of ipc_kernels.",
+    ).tag(config=True)
+    ipc_kernels = List(
+        Unicode(),
+        ["ipykernel_launcher", "ipykernel", "bash_kernel"],
+        help="Words; a kernel with one of them in its command line (module or program) is spoken to over ipc.",
+    ).tag(config=True)
+    agent = Bool(True, help="Start the agent. Without it the relay is a plain proxy and nothing is recorded.").tag(
+        config=True
+    )
+    spool_bytes = Int(
+        128 * MiB,
+        min=MiB,
+        max=1 << 34,
+        help="Bytes that the relay keeps for an agent that is away or slow; what comes beyond is a named gap.",
+    ).tag(config=True)
+    magic_timeout_s = Float(
+        10.0,
+        min=0.1,
+        max=600.0,
+        help="Seconds until a %rtc line gets an error when the agent does not answer.",
+    ).tag(config=True)
+    magics = Bool(True, help="Answer %rtc lines. False: they go to the kernel like any other code.").tag(config=True)
+
+    # --- sharing
+    share = CaselessStrEnum(
+        ["", "view", "run"],
+        "",
+        help="Share from the start with this role, as `%rtc share` would, and print the link to stderr.",
+    ).tag(config=True)
+    ip = Unicode("127.0.0.1", help="Address of the side socket. Loopback unless told otherwise.").tag(config=True)
+    port = Int(
+        0,
+        min=0,
+        max=65535,
+        help="Port of the side socket. 0: chosen by the system once, then kept over restarts.",
+    ).tag(config=True)
+    allow_origins = List(
+        Unicode(),
+        [],
+        help="Further Origins (scheme://host:port) whose pages may connect; our own page always may.",
+    ).tag(config=True)
+
+    # --- the history
+    history = CaselessStrEnum(
+        ["runtime", "data", "memory"],
+        "data",
+        help="Where the history is kept: Jupyter's data or runtime directory, or in memory only.",
+    ).tag(config=True)
+    history_dir = Unicode("", help="Directory of the history, instead of Jupyter's data or runtime directory.").tag(
+        config=True
+    )
+    store_delay_s = Float(
+        0.02, min=0.0, max=5.0, help="Seconds that rows may wait so that many are stored at once."
+    ).tag(config=True)
+
+    # --- the document
+    window_executions = Int(
+        500,
+        min=1,
+        max=100_000,
+        help="Executions that stay in the live document; older ones are in the history.",
+    ).tag(config=True)
+    inline_bytes = Int(
+        64 * KiB,
+        min=256,
+        max=64 * MiB,
+        help="Bytes of one output value kept in its row; a larger one is a blob.",
+    ).tag(config=True)
+    blob_bytes = Int(
+        100 * MiB,
+        min=KiB,
+        max=1 << 31,
+        help="Bytes of one blob; a larger value is only named, with its size.",
+    ).tag(config=True)
+    quiet_ms = Float(
+        5.0,
+        min=0.0,
+        max=1000.0,
+        help="Milliseconds without output after which the next one is written at once.",
+    ).tag(config=True)
+    load_ms = Float(
+        50.0, min=1.0, max=1000.0, help="Milliseconds that output may be gathered while it keeps coming."
+    ).tag(config=True)
+    load_bytes = Int(64 * KiB, min=KiB, max=16 * MiB, help="Bytes of gathered output that are written at once.").tag(
+        config=True
+    )
+
+    # --- peers
+    peers = Int(1000, min=1, max=100_000, help="Peers connected to one kernel.").tag(config=True)
+    outbox_messages = Int(
+        1000, min=8, max=1_000_000, help="Messages waiting for one peer; beyond, it is closed and resyncs."
+    ).tag(config=True)
+    outbox_bytes = Int(
+        8 * MiB, min=64 * KiB, max=1 << 31, help="Bytes waiting for one peer (the first sync is not counted)."
+    ).tag(config=True)
+    auth_bytes = Int(64 * KiB, min=KiB, max=MiB, help="Bytes of a request before it is authenticated.").tag(config=True)
+    auth_s = Float(
+        5.0, min=0.1, max=60.0, help="Seconds in which a connection must have asked for something valid."
+    ).tag(config=True)
+    message_bytes = Int(1 * MiB, min=KiB, max=64 * MiB, help="Bytes of one message from a peer.").tag(config=True)
+    ping_s = Float(
+        20.0, min=0.5, max=300.0, help="Seconds between two signs of life to a peer; twice that closes it."
+    ).tag(config=True)
+
+
+def trait_names() -> list[str]:
+    """The names of all settings, in the order of the class."""
+    own = RTCKernel.class_own_traits(config=True)
+    return [name for name in vars(RTCKernel) if name in own]
+
+
+def split_argv(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``(ours, others)``: settings of ours and every other argument, each in its order."""
+    ours = [arg for arg in argv if arg.startswith(ARG_PREFIX)]
+    return ours, [arg for arg in argv if not arg.startswith(ARG_PREFIX)]
+
+
+def load(
+    argv: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    path: Sequence[str] | None = None,
+    problems: list[SetupError] | None = None,
+) -> RTCKernel:
+    """The settings in force.
+
+    Args:
+        argv: ``--RTCKernel.name=value`` arguments; others are ignored.
+        environ: the environment (``os.environ`` unless given).
+        path: directories searched for the configuration file, first wins (Jupyter's unless given).
+        problems: where it is given, what does not fit is put there and left out instead of being raised: a kernel
+            runs on without the setting.
+
+    Raises:
+        SetupError: a value that does not fit; the message names the setting and its place.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None:
+        from jupyter_core.paths import jupyter_config_path
+
+        path = jupyter_config_path()
+    settings = RTCKernel()
+    strict = problems is None
+    found: list[SetupError] = [] if problems is None else problems
+    for place, values in _layers(argv, environ, path, found):
+        for name, value in values.items():
+            try:
+                _set(settings, name, value, place)
+            except SetupError as exc:
+                found.append(exc)
+    if strict and found:
+        raise found[0]
+    return settings
+
+
+def _layers(
+    argv: Sequence[str], environ: Mapping[str, str], path: Sequence[str], problems: list[SetupError]
+) -> list[tuple[str, dict[str, Any]]]:
+    layers: list[tuple[str, dict[str, Any]]] = []
+    for directory in reversed(path):
+        for loader, suffix in ((JSONFileConfigLoader, ".json"), (PyFileConfigLoader, ".py")):
+            file = Path(directory) / (CONFIG_NAME + suffix)
+            if not file.is_file():
+                continue
+            try:
+                found: Config = loader(file.name, path=str(file.parent)).load_config()
+            except ConfigFileNotFound:
+                continue
+            except Exception as exc:  # the file is the user's code: it may raise anything
+                problems.append(SetupError(f"{file} cannot be read ({type(exc).__name__}: {exc})", "mend or move it"))
+                continue
+            layers.append((str(file), dict(found.get("RTCKernel", {}))))
+    names = {ENV_PREFIX + name.upper(): name for name in trait_names()}
+    layers.extend(
+        (variable, {name: DeferredConfigString(environ[variable])})
+        for variable, name in names.items()
+        if variable in environ
+    )
+    for arg in argv:
+        if arg.startswith(ARG_PREFIX):
+            name, _, text = arg.removeprefix(ARG_PREFIX).partition("=")
+            layers.append((arg, {name: DeferredConfigString(text)}))
+    return layers
+
+
+def _set(settings: RTCKernel, name: str, value: Any, place: str) -> None:
+    trait = RTCKernel.class_own_traits(config=True).get(name)
+    if trait is None:
+        raise SetupError(f"there is no setting {name!r} ({place})", "`jupyter rtc --help-all` lists them")
+    try:
+        if isinstance(value, DeferredConfigString):
+            value = _from_text(trait, str(value))
+        setattr(settings, name, value)
+    except (TraitError, ValueError) as exc:
+        raise SetupError(f"{place}: {exc}", f"give {name} as: {trait.help}") from exc
+
+
+def _from_text(trait: Any, text: str) -> Any:
+    if isinstance(trait, List):
+        return json.loads(text) if text.startswith("[") else [part for part in text.split(",") if part]
+    if isinstance(trait, Bool) and text.lower() in ("yes", "on"):
+        return True
+    if isinstance(trait, Bool) and text.lower() in ("no", "off"):
+        return False
+    return trait.from_string(text)
+
+
+def to_argv(settings: RTCKernel) -> list[str]:
+    """The settings that differ from their defaults, as arguments that :func:`load` reads back."""
+    out = []
+    for name in trait_names():
+        value, trait = getattr(settings, name), RTCKernel.class_own_traits()[name]
+        if value != trait.default(settings):
+            out.append(f"{ARG_PREFIX}{name}={json.dumps(value) if isinstance(value, list) else value}")
+    return out
+
+
+def help_all() -> str:
+    """Every setting with its type, default, unit and limit, as ``--help-all`` prints it."""
+    lines = [
+        "Settings (c.RTCKernel.NAME in jupyter_rtc_kernel_config.py, RTC_KERNEL_NAME, --RTCKernel.NAME=…)",
+        "",
+    ]
+    for name in trait_names():
+        trait = RTCKernel.class_own_traits()[name]
+        kind = type(trait).__name__.removeprefix("Caseless").removesuffix("Enum")
+        limits = [
+            f"{word} {bound}"
+            for word, bound in (("from", trait_bound(trait, "min")), ("to", trait_bound(trait, "max")))
+            if bound is not None
+        ]
+        if hasattr(trait, "values"):
+            limits = ["one of " + ", ".join(repr(value) for value in trait.values or ())]
+        lines.append(f"  --RTCKernel.{name}=<{kind}>")
+        lines.append(f"      default {trait.default(None)!r}" + (f"; {' '.join(limits)}" if limits else ""))
+        lines.append(f"      {trait.help}")
+    return "\n".join(lines)
+
+
+def trait_bound(trait: Any, which: str) -> Any:
+    """A number's ``min`` or ``max``; null where the setting has none."""
+    return getattr(trait, which, None)
+
+
+def history_directory(settings: RTCKernel) -> Path | None:
+    """Where the histories are, a file per kernel; None: they are kept in memory only."""
+    if settings.history == "memory":
+        return None
+    if settings.history_dir:
+        return Path(settings.history_dir).expanduser()
+    from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+
+    return Path(jupyter_runtime_dir() if settings.history == "runtime" else jupyter_data_dir()) / "rtc_kernel"

@@ -1,0 +1,436 @@
+"""The hallway of the relay: one loop, in the main thread, that wires channels, intercept, child and supervisor.
+
+What happens is read here, decided in :mod:`intercept`, and done here. iopub, stdin and heartbeat do not pass this
+loop at all; their copies do. The loop never waits for the agent, for a frontend, or for a disk.
+
+Order of a start: the child first (:mod:`launch`), then everything else, so that our imports run while the kernel's do.
+Order of an end: the child is gone; what it said last leaves for the frontends; the agent stores and goes; we end as
+the child ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import selectors
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, assert_never
+
+from .. import __version__, link
+from ..errors import RemoteError, SetupError
+from ..link import Channel, Way
+from . import child as child_room
+from . import connection as connections
+from .child import GROUP_SIGNALS, leave_as
+from .connection import Connection
+from .launch import Launch, load_settings
+
+if TYPE_CHECKING:
+    from ..config import RTCKernel
+    from .channels import Channels
+    from .intercept import Command, Intercept
+    from .supervisor import Supervisor
+
+FLOOD_COUNT, FLOOD_S = 30, 0.02
+"""So many iopub messages in such a time are a flood: then their copies are fetched once in that time, because waking
+this loop and the agent for each of them costs more than all else that is done with it. Seconds."""
+
+TAP_DELAY_S = 0.001
+"""Copies that show no output yet (requests, replies, states) may wait so long for what comes behind them. Seconds."""
+
+GATE_S = 0.1
+"""A kernel that says nothing by itself gets its first request this long after its iopub is connected. Seconds."""
+
+SIGNAL_GRACE_S = 0.5
+"""How long after a signal we wait to learn whether the whole group got it. Seconds."""
+
+PARENT_POLL_S = 1.0
+"""How often we look whether who started us still lives, as ipykernel does. Seconds."""
+
+AGENT_AFTER_S, AGENT_LATEST_S = 0.03, 2.0
+"""The agent is started so long after the kernel is there, and at the latest so long after us: its imports would slow
+the kernel's own. What passes meanwhile is in the spool. Seconds."""
+
+DRAIN_QUIET_S, DRAIN_MAX_S = 0.03, 0.5
+"""After the child's end: frames still on their way are awaited until this quiet, at most this long. Seconds."""
+
+AGENT_END_S = 1.0
+"""How long the agent may take to store what it has at the end. Seconds."""
+
+_NO_OUTPUT = (b"status", b"execute_input")
+"""How topics end that ipykernel gives to messages without output; another kernel's copies are simply never delayed."""
+
+END_GRACE_S = 2.0
+"""After SIGTERM to the child, before SIGKILL, when its parent has gone. Seconds."""
+
+
+def run(launch: Launch) -> None:
+    """Relay for a child that was just started; ends the process as the child ends.
+
+    A :class:`SetupError` is one line on stderr and its exit code.
+    """
+    relay = Relay(launch)
+    try:
+        relay.start()
+    except SetupError as exc:
+        print(f"rtc_kernel: {exc}", file=sys.stderr)
+        sys.exit(exc.exit_code)
+    relay.run()
+
+
+class Relay:
+    """One kernel's relay.
+
+    ``start`` opens the channels, ``run`` is the loop.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.relay_id = uuid.uuid4().hex
+        self.front: Connection = launch.front
+        self.back: Connection = launch.back
+        self.child = launch.child
+        self._wakeup = launch.wakeup
+        self._parent_pid = os.getppid() if os.environ.get("JPY_PARENT_PID", "1") not in ("", "0", "1") else 0
+        self._gate_at: float | None = None  # when to open the gate although nothing proved the link
+        self._gate_open = False
+        self._agent_at = time.monotonic() + AGENT_LATEST_S  # not before: the kernel's start has the processors
+        self._welcomed = False  # the child's own welcome has passed
+        self._subscribers: list[bytes] = []  # topics that wait for a welcome
+        self._write_at: float | None = None  # when what was tapped goes to the agent at the latest
+        self._seen_at: dict[int, float] = {}  # signal -> when the agent told of it before we had it ourselves
+        self._forward_at: dict[int, float] = {}  # signal -> when to forward it, unless the group got it
+        self.settings: RTCKernel
+        self.channels: Channels
+        self.intercept: Intercept
+        self.supervisor: Supervisor
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open everything beside the child, which starts meanwhile."""
+        from ..wire import Codec
+        from .channels import Channels
+        from .intercept import Intercept
+        from .spool import Spool
+        from .supervisor import Supervisor
+
+        try:
+            self.channels = Channels(self.front, self.back)
+            self.channels.open()
+            if self.channels.front.info != self.front.info:  # ports that we chose
+                self.front = self.channels.front
+                self.front.write()
+            self.settings = self.launch.configured or load_settings(self.launch.options)
+            codec = Codec(self.front.key, self.front.scheme)
+        except (SetupError, RemoteError) as exc:
+            self.child.end(END_GRACE_S)
+            connections.discard(self.back)
+            raise exc if isinstance(exc, SetupError) else SetupError(str(exc), "use hmac-sha256") from exc
+        self.intercept = Intercept(
+            codec,
+            magics=self.settings.magics and self.settings.agent,
+            take_interrupt=self.launch.spec.interrupt_mode == "signal" and child_room.leads_group(),
+            magic_timeout_s=self.settings.magic_timeout_s,
+            language=self.launch.spec.language,
+        )
+        self.codec = codec
+        self._has_agent = self.settings.agent  # read for every message: a trait would cost more than all else
+        self.spool = Spool(self.settings.spool_bytes)
+        self.spool.turn(time.time(), "started", self.child.pid)
+        self.supervisor = Supervisor(self.spool, self._hello, self.launch.options.settings)
+
+    def _hello(self) -> dict[str, Any]:
+        notebook = os.environ.get("JPY_SESSION_NAME") or self.front.info.get("jupyter_session") or None
+        return {
+            "version": __version__,
+            "relay_id": self.relay_id,
+            "relay_pid": os.getpid(),
+            "kernel_id": self.front.kernel_id,
+            "connection_file": str(self.front.path),
+            "key": self.front.key.decode(),
+            "signature_scheme": self.front.scheme,
+            "kernel_name": self.front.info.get("kernel_name") or "rtc-python",
+            "display_name": f"RTC {self.launch.spec.display_name}" if self.launch.named else "RTC Python",
+            "language": self.launch.spec.language,
+            "notebook": notebook,
+            "host": platform.node(),
+            "child_pid": self.child.pid,
+            "started_at": self.launch.started_at,
+            "session": self.intercept.session,
+            "username": self.intercept.username,
+            "back_directory": str(self.back.path.parent),
+        }
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Relay until the child is gone; does not return."""
+        import zmq
+
+        channels = self.channels
+        shell_front, shell_back = (channels.socket(side, Channel.SHELL) for side in ("front", "back"))
+        control_front, control_back = (channels.socket(side, Channel.CONTROL) for side in ("front", "back"))
+        poller = zmq.Poller()
+        for polled in (control_back, shell_back, channels.capture, channels.stdin_tap, channels.iopub_link):
+            poller.register(polled, zmq.POLLIN)
+        poller.register(self._wakeup, zmq.POLLIN)
+        agent: socket.socket | None = None
+        agent_flags = 0
+        flood_since, flood_count, paused_until = 0.0, 0, 0.0
+        from .channels import receive
+
+        while True:
+            now = time.monotonic()
+            self._do_what_is_due(now)
+            if paused_until and paused_until <= now:
+                copies = receive(channels.capture)
+                self._captured(copies, now)
+                if len(copies) >= FLOOD_COUNT:
+                    paused_until = now + FLOOD_S
+                else:
+                    paused_until = 0.0
+                    poller.register(channels.capture, zmq.POLLIN)
+            if self._write_at is not None and self._write_at <= time.monotonic():
+                self._write_at = None
+                self.supervisor.write(now)
+            if self.supervisor.end is not agent or agent_flags != self._agent_flags():
+                if agent is not None:
+                    poller.unregister(agent)
+                agent, agent_flags = self.supervisor.end, self._agent_flags()
+                if agent is not None:
+                    poller.register(agent, agent_flags)
+            ready = dict(poller.poll(self._timeout_ms(now, paused_until)))
+            now = time.monotonic()
+            if self._wakeup.fileno() in ready and self._signalled(now):
+                break
+            for front, back, channel in (
+                (control_front, control_back, Channel.CONTROL),
+                (shell_front, shell_back, Channel.SHELL),
+            ):
+                if back in ready:
+                    for frames in receive(back):
+                        front.send_multipart(frames)  # what the child says always passes: first of all
+                        self._do(self.intercept.receive_child(channel, frames, now))
+                if front in ready:
+                    for frames in receive(front):
+                        passes = self.intercept.passes(channel, frames)
+                        if passes:
+                            back.send_multipart(frames)
+                        self._do(self.intercept.receive_front(channel, frames, now, sent=passes))
+            if channels.capture in ready:
+                copies = receive(channels.capture)
+                self._captured(copies, now)
+                if now - flood_since > FLOOD_S:
+                    flood_since, flood_count = now, 0
+                flood_count += len(copies)
+                if flood_count >= FLOOD_COUNT:
+                    paused_until = now + FLOOD_S
+                    poller.unregister(channels.capture)
+            if channels.stdin_tap in ready:
+                for _, *frames in receive(channels.stdin_tap):
+                    self.spool.tap(time.time(), Channel.STDIN, Way.TO_FRONT, frames)
+                    self._write_soon(0.0)
+            if not self._gate_open:
+                if channels.iopub_link in ready and receive(channels.iopub_link):
+                    self._gate_at = self._gate_at or now + GATE_S
+                if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
+                    self._gate_open = True
+                    self._agent_at = min(self._agent_at, now + AGENT_AFTER_S)
+                    poller.register(shell_front, zmq.POLLIN)
+                    poller.register(control_front, zmq.POLLIN)
+                    poller.unregister(channels.iopub_link)
+            if agent is not None and agent.fileno() in ready:
+                for record in self.supervisor.read(now):
+                    self._agent_said(record, now)
+                if self.supervisor.pending and self._write_at is None:
+                    self._write_at = now  # it has just become ready, or takes more
+        self._end()
+
+    def _agent_flags(self) -> int:
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self.supervisor.blocked else 0)
+
+    def _timeout_ms(self, now: float, paused_until: float) -> int | None:
+        times = [
+            paused_until or None,
+            self._write_at,
+            self.intercept.deadline,
+            self._gate_at if not self._gate_open else None,
+            *self._forward_at.values(),
+        ]
+        if self._has_agent:
+            due = self.supervisor.deadline
+            times.append(None if due is None else max(due, self._agent_at))
+        if self._parent_pid:
+            times.append(now + PARENT_POLL_S)
+        known = [at for at in times if at is not None]
+        return max(0, math.ceil((min(known) - now) * 1000)) if known else None
+
+    def _do_what_is_due(self, now: float) -> None:
+        deadline = self.intercept.deadline
+        if deadline is not None and deadline <= now:
+            self._do(self.intercept.receive_time(now))
+            self.supervisor.give_up_since(now - self.settings.magic_timeout_s, now)
+        for number in [number for number, at in self._forward_at.items() if at <= now]:
+            del self._forward_at[number]
+            self.child.signal(number)
+        if self._has_agent and now >= self._agent_at and self.supervisor.keep(now):
+            self._write_at = now  # it waits for our hello
+            if self.supervisor.starts_count > 1:
+                self._do(self.intercept.receive_comms_lost())
+        if self._parent_pid and os.getppid() != self._parent_pid:  # as ipykernel: nobody is there any more
+            self.child.end(END_GRACE_S)
+            self._parent_pid = 0
+
+    def _do(self, commands: Iterable[Command]) -> None:
+        from . import intercept as room
+
+        for command in commands:
+            match command:
+                case room.ToChild(channel, frames):
+                    self.channels.send("back", channel, frames)
+                case room.ToFront(channel, frames):
+                    self.channels.send("front", channel, frames)
+                case room.Publish(frames):
+                    self.channels.publish(frames)
+                case room.Tap(channel, way, frames):
+                    if self._has_agent:
+                        self.spool.tap(time.time(), channel, way, frames)
+                        # a request goes at once: its row is made while the kernel works
+                        self._write_soon(0.0 if way is Way.TO_CHILD else TAP_DELAY_S)
+                case room.AskAgent(ask_id, info):
+                    self.supervisor.say(link.Ask(ask_id, info))
+                    self._write_soon(0.0)
+                case room.TakeComm(frames):
+                    self.supervisor.say(link.Taken(tuple(frames)))
+                    self._write_soon(0.0)
+                case room.Interrupt():
+                    self.child.interrupt()
+                case _:
+                    assert_never(command)
+
+    def _captured(self, messages: list[list[bytes]], now: float) -> None:
+        """Copies of what passed on iopub, both ways, in the order in which it passed."""
+        at = time.time()
+        for frames in messages:
+            if len(frames) == 1:
+                if frames[0][:1] == b"\x01":
+                    self._subscribed(frames[0][1:])
+                continue
+            if not self.intercept.session or (not self._welcomed and self._subscribers) or self.intercept.holding:
+                self._look_at(frames, now)
+            if self._has_agent:
+                self.spool.tap(at, Channel.IOPUB, Way.TO_FRONT, frames)
+                self._write_soon(TAP_DELAY_S if frames[0].endswith(_NO_OUTPUT) else 0.0)
+
+    def _write_soon(self, delay_s: float) -> None:
+        at = time.monotonic() + delay_s
+        if self._write_at is None or at < self._write_at:
+            self._write_at = at
+
+    def _look_at(self, frames: list[bytes], now: float) -> None:
+        """What the relay itself must know of the child's iopub: its session, its welcome, an idle."""
+        from ..wire import parse, split
+
+        try:
+            parts = split(frames)
+            header = parse(parts.header)
+            if not self.intercept.session:
+                self._do(self.intercept.receive_session(header, now))
+            if header.get("msg_type") == "iopub_welcome":
+                self._welcomed = True  # it went to everybody who had subscribed before
+                self._subscribers.clear()
+            elif not self._welcomed:
+                self._welcomed = True  # a kernel that sends none
+                self._welcome(self._subscribers)
+                self._subscribers = []
+            if self.intercept.holding and b'"idle"' in parts.content:
+                self.intercept.receive_idle(str(parse(parts.parent).get("msg_id")), now)
+        except RemoteError:
+            return
+
+    def _subscribed(self, topic: bytes) -> None:
+        if self._welcomed:
+            self._welcome([topic])
+        else:
+            self._subscribers.append(topic)
+
+    def _welcome(self, topics: Iterable[bytes]) -> None:
+        """Send ``iopub_welcome`` (JEP 65): the child's own went out when we subscribed."""
+        from ..wire import new_header
+
+        for topic in topics:
+            header = new_header("iopub_welcome", session=self.intercept.session, username=self.intercept.username)
+            content = {"subscription": topic.decode("utf-8", "replace")}
+            self.channels.publish(self.codec.write(header, content, idents=[topic]))
+
+    def _agent_said(self, record: link.Record, now: float) -> None:
+        match record:
+            case link.Answer(ask_id, info):
+                self._do(self.intercept.receive_answer(ask_id, info, now))
+            case link.Emit(Channel.IOPUB, frames):
+                self.channels.publish(frames)
+            case link.Emit(channel, frames):
+                self.channels.send("front", channel, frames)
+            case link.Act({"action": "signal-seen", "signal": int(number)}):
+                # the group got it, so the child did; the agent may be quicker than our own handler
+                if self._forward_at.pop(number, None) is None:
+                    self._seen_at[number] = now
+            case link.Act({"action": "interrupt"}):
+                self.child.interrupt()
+            case _:
+                print(f"rtc_kernel: the agent sent a {type(record).__name__}", file=sys.stderr)
+
+    # --- signals and the end -----------------------------------------------------------------------------------
+
+    def _signalled(self, now: float) -> bool:
+        """Deal with the signals that came; whether the child is gone."""
+        try:
+            numbers = set(self._wakeup.recv(4096))
+        except BlockingIOError:
+            numbers = set()
+        for number in numbers & GROUP_SIGNALS:
+            if now - self._seen_at.pop(number, -math.inf) < SIGNAL_GRACE_S:
+                continue  # the agent has told already
+            # A signal to the group reached the child too; one to our pid alone did not. The agent, in the same
+            # group, tells which it was; while it starts, a signal twice is better than none. Where there is no
+            # agent, and we lead a group, it was the group: only what ends a kernel is sent on all the same.
+            ends = number in (signal.SIGTERM, getattr(signal, "SIGHUP", 0))
+            if self._has_agent or ends or not child_room.leads_group():
+                self._forward_at[number] = now + SIGNAL_GRACE_S
+        self.supervisor.reap(now)
+        return self.child.exit_code is not None
+
+    def _end(self) -> None:
+        from .channels import receive
+
+        exit_code = self.child.exit_code
+        exit_code = 1 if exit_code is None else exit_code
+        started = quiet_since = time.monotonic()
+        while (now := time.monotonic()) - quiet_since < DRAIN_QUIET_S and now - started < DRAIN_MAX_S:
+            seen = False
+            for channel in (Channel.CONTROL, Channel.SHELL):
+                for frames in receive(self.channels.socket("back", channel)):
+                    self.channels.send("front", channel, frames)
+                    self._do(self.intercept.receive_child(channel, frames, now))
+                    seen = True
+            if messages := receive(self.channels.capture, 10_000):
+                self._captured(messages, now)
+                seen = True
+            if seen:
+                quiet_since = now
+            self.channels.capture.poll(5)
+        self.spool.turn(time.time(), "exited", self.child.pid, exit_code)
+        if self._has_agent:
+            self.supervisor.close(AGENT_END_S)
+        self.channels.close()
+        with contextlib.suppress(OSError):
+            connections.discard(self.back)
+        leave_as(exit_code)

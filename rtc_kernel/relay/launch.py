@@ -1,0 +1,179 @@
+"""The first thing that happens: the child is started, before anything that it does not need is imported.
+
+Door (processes, signals, files). A bare kernel's start is its own imports; whatever we import before them is added to
+it, whatever we import after them runs beside them. So this room and what it imports stay light: no zmq, no
+traitlets, not even dataclasses or typing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from ..errors import SetupError
+from . import connection as connections
+from .child import GROUP_SIGNALS, WINDOWS, Child, ChildSpec, find_spec
+from .connection import Connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ..config import RTCKernel
+
+
+class Options:
+    """The command line: ``-f FILE``, ``--kernel NAME``, ``--RTCKernel.…``; the rest is the child's."""
+
+    def __init__(self) -> None:
+        self.connection_file = ""
+        self.kernel = ""
+        self.help_all = False
+        self.settings: list[str] = []
+        self.child_arguments: list[str] = []
+
+
+def parse_argv(argv: Iterable[str]) -> Options:
+    """Read the command line. Unknown arguments are the child's, in their order."""
+    options = Options()
+    rest = iter(argv)
+    for arg in rest:
+        name, equals, value = arg.partition("=")
+        match name:
+            case "-f" | "--f" | "--connection-file" | "--kernel":
+                if not equals:
+                    value = next(rest, "")
+                if name == "--kernel":
+                    options.kernel = value
+                else:
+                    options.connection_file = value
+            case "--help-all":
+                options.help_all = True
+            case _ if arg.startswith("--RTCKernel."):
+                options.settings.append(arg)
+            case _:
+                options.child_arguments.append(arg)
+    return options
+
+
+def _quick_setting(options: Options, name: str) -> str | None:
+    """A setting that the start of the child needs, from where it can be read without importing traitlets."""
+    for arg in reversed(options.settings):
+        if arg.startswith(f"--RTCKernel.{name}="):
+            return arg.partition("=")[2]
+    return os.environ.get(f"RTC_KERNEL_{name.upper()}")
+
+
+class Launch:
+    """A child that runs, and what was needed to start it.
+
+    Attributes:
+        front, back: where frontends find us, and where we find the child.
+        named: name of the kernelspec behind us; empty: ipykernel of this Python.
+        configured: the settings, where a configuration file made us read them already.
+        wakeup: becomes readable when a signal came; each byte is a signal's number.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.started_at = time.time()
+        self.front: Connection = _front(options)
+        self.configured: RTCKernel | None = load_settings(options) if _config_file_exists() else None
+        configured = self.configured.kernel if self.configured else ""
+        self.named = options.kernel or _quick_setting(options, "kernel") or configured
+        self.spec: ChildSpec = find_spec(self.named)
+        self.back, self.child = self._prepare()
+        self.wakeup, self._wakeup_writer = socket.socketpair()
+
+    def _prepare(self) -> tuple[Connection, Child]:
+        transport = _quick_setting(self.options, "transport") or "auto"
+        known = (_quick_setting(self.options, "ipc_kernels") or "ipykernel_launcher,ipykernel,bash_kernel").split(",")
+        if self.configured is not None:
+            transport, known = self.configured.transport, list(self.configured.ipc_kernels)
+        # A kernel's iopub keeps 1000 messages and what the socket's buffer holds, and drops the rest without a word.
+        # A Unix socket holds 208 KiB, TCP several MiB: over ipc a relay that gets no processor for 200 ms loses
+        # lines that a bare kernel's client gets. So ipc is for fronts that are not plain TCP themselves.
+        wanted = transport == "ipc" or (transport == "auto" and not self.front.is_plain_tcp)
+        ipc = wanted and (transport == "ipc" or self.spec.speaks_ipc(known))
+        back = connections.for_child(self.front, ipc=ipc and not WINDOWS, ports=None if ipc else _free_ports())
+        return back, Child(self.spec, back.path, self.options.child_arguments)
+
+    def start(self) -> None:
+        """Start the child.
+
+        Raises:
+            SetupError: its program cannot be started; nothing stays behind.
+        """
+        for end in (self.wakeup, self._wakeup_writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
+        for number in GROUP_SIGNALS if WINDOWS else GROUP_SIGNALS | {signal.SIGCHLD}:
+            signal.signal(number, lambda *_: None)  # a handler, not SIG_IGN: the child must not inherit it
+        try:
+            self.child.start()
+        except SetupError:
+            connections.discard(self.back)
+            raise
+
+
+def load_settings(options: Options) -> RTCKernel:
+    """The settings in force; what does not fit is told on stderr and left out."""
+    from ..config import load
+
+    problems: list[SetupError] = []
+    settings = load(options.settings, problems=problems)
+    for problem in problems:
+        print(f"rtc_kernel: {problem}", file=sys.stderr)
+    return settings
+
+
+def _front(options: Options) -> Connection:
+    """The connection file of the front; one is made where none was given, as ipykernel does."""
+    if options.connection_file and Path(options.connection_file).exists():
+        return connections.read(Path(options.connection_file))
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    given = options.connection_file or f"kernel-{os.getpid()}.json"
+    path = Path(given) if Path(given).is_absolute() else Path(jupyter_runtime_dir()) / given
+    if path.exists():
+        return connections.read(path)
+    info: dict[str, Any] = dict.fromkeys(connections.PORT_NAMES, 0)
+    info |= {"transport": "tcp", "ip": "127.0.0.1", "key": os.urandom(16).hex(), "signature_scheme": "hmac-sha256"}
+    print(f"To connect another client to this kernel, use:\n    --existing {path.name}")
+    return Connection(path, info)
+
+
+def _config_file_exists() -> bool:
+    """Whether a configuration file may change how the child is to be started; looks, without reading."""
+    places = [os.environ.get("JUPYTER_CONFIG_DIR"), *os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)]
+    places += [
+        str(Path.home() / ".jupyter"),
+        str(Path(sys.prefix) / "etc" / "jupyter"),
+        "/usr/local/etc/jupyter",
+        "/etc/jupyter",
+        str(Path.home() / ".config" / "jupyter"),
+        str(Path.home() / ".local" / "etc" / "jupyter"),
+    ]
+    return any(
+        (Path(place) / f"jupyter_rtc_kernel_config{suffix}").is_file()
+        for place in places
+        if place
+        for suffix in (".py", ".json")
+    )
+
+
+def _free_ports() -> dict[str, int]:
+    """A free loopback port for each channel of a child that does not speak ipc."""
+    holders = [socket.socket() for _ in connections.PORT_NAMES]
+    try:
+        for holder in holders:
+            holder.bind(("127.0.0.1", 0))
+        return {name: holder.getsockname()[1] for name, holder in zip(connections.PORT_NAMES, holders, strict=True)}
+    finally:
+        for holder in holders:
+            holder.close()

@@ -1,0 +1,107 @@
+"""What has passed the relay that the agent has not stored yet?
+
+Pure. Owns the records from the last acknowledged one on, encoded, with their sequence numbers, bounded in bytes.
+What does not fit is counted and becomes one :class:`link.Gap`, so that nothing is missing without being named.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from .. import link
+from ..link import Channel, Way
+
+SMALL_BYTES = 2048
+"""Above the limit a record up to this size still fits, up to twice the limit: states outlive outputs."""
+
+
+class Spool:
+    """A bounded queue of encoded records, acknowledged from the front, read from a cursor.
+
+    Args:
+        limit_bytes: see ``RTCKernel.spool_bytes``.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.size_bytes = 0
+        self.seq = 0  # of the last record given out
+        self._sent: deque[bytes] = deque()  # read, not yet acknowledged, oldest first
+        self._waiting: deque[bytes] = deque()  # not read yet; follows on self._sent without a hole
+        self._acknowledged = 0
+        self._gap: list[float] | None = None  # since, until, message_count, size_bytes
+
+    def __repr__(self) -> str:
+        return f"<Spool {len(self._sent)} sent, {len(self._waiting)} waiting, {self.size_bytes} bytes, seq {self.seq}>"
+
+    def tap(self, at: float, channel: Channel, way: Way, frames: Sequence[bytes]) -> None:
+        """Keep one message that passed. ``at``: POSIX seconds."""
+        if self.size_bytes >= self.limit_bytes:
+            size = sum(map(len, frames))
+            if size > SMALL_BYTES or self.size_bytes >= 2 * self.limit_bytes or _is_stream(frames):
+                self._lose(at, size)
+                return
+        if self._gap is not None:
+            self._close_gap()
+        self.seq += 1
+        self._append(link.encode_tapped(self.seq, at, channel, way, frames))
+
+    def turn(self, at: float, event: str, pid: int, exit_code: int | None = None) -> None:
+        """Keep a turn in the child's life; always fits."""
+        self._close_gap()
+        self.seq += 1
+        self._append(link.encode(link.Child(self.seq, at, event, pid, exit_code)))
+
+    def acknowledge(self, seq: int) -> None:
+        """Let go of every record up to ``seq``."""
+        while self._acknowledged < seq and (self._sent or self._waiting):
+            record = self._sent.popleft() if self._sent else self._waiting.popleft()
+            self.size_bytes -= len(record)
+            self._acknowledged += 1
+        if self.size_bytes < self.limit_bytes:
+            self._close_gap()
+
+    def rewind(self) -> None:
+        """A new agent: read again from the first record that is not acknowledged."""
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+    def read(self, limit_bytes: int) -> bytes:
+        """The next records, joined, about ``limit_bytes`` long (at least one record); empty when there is none."""
+        out: list[bytes] = []
+        size = 0
+        while self._waiting and size < limit_bytes:
+            record = self._waiting.popleft()
+            self._sent.append(record)
+            out.append(record)
+            size += len(record)
+        return b"".join(out)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to read."""
+        return bool(self._waiting)
+
+    def _append(self, record: bytes) -> None:
+        self._waiting.append(record)
+        self.size_bytes += len(record)
+
+    def _lose(self, at: float, size: int) -> None:
+        if self._gap is None:
+            self._gap = [at, at, 0, 0]
+        self._gap[1] = at
+        self._gap[2] += 1
+        self._gap[3] += size
+
+    def _close_gap(self) -> None:
+        if self._gap is not None:
+            since, until, count, size = self._gap
+            self._gap = None
+            self.seq += 1
+            self._append(link.encode(link.Gap(self.seq, since, until, int(count), int(size))))
+
+
+def _is_stream(frames: Sequence[bytes]) -> bool:
+    """Whether an iopub message (``[topic, DELIMITER, signature, header, …]``) is a stream; a guess is enough."""
+    return len(frames) > 3 and (b'"msg_type": "stream"' in frames[3] or b'"msg_type":"stream"' in frames[3])

@@ -1,0 +1,239 @@
+"""The agent's life: is it there, and what do we say to each other?
+
+Door (subprocess, sockets). Owns the agent's process and our end of the link. If the agent dies it is started again:
+at once the first time, then with growing pauses; meanwhile the :class:`Spool` keeps what passes. The agent gets
+SIGINT and its like with the group and ignores them; at our end it sees the link close, stores what it has, and goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import link
+from ..errors import RemoteError
+from .child import GROUP_SIGNALS
+from .spool import Spool
+
+CHUNK_BYTES = 1 << 18
+"""How much goes to the agent in one call."""
+
+PAUSES_S = (0.0, 0.2, 1.0, 5.0, 30.0)
+"""Pauses before the agent is started again; the last one repeats."""
+
+STEADY_S = 30.0
+"""An agent that lived this long has earned a fresh start of the pauses."""
+
+
+class Supervisor:
+    """Keeps the agent alive and the link to it full.
+
+    Args:
+        spool: what the agent must get.
+        hello: makes :class:`link.Hello`'s ``info`` for a new agent.
+        argv: the agent's arguments (settings).
+    """
+
+    def __init__(self, spool: Spool, hello: Callable[[], dict[str, Any]], argv: Sequence[str]) -> None:
+        self.spool = spool
+        self.starts_count = 0
+        self.heard_at = 0.0  # when the agent last said something (monotonic seconds)
+        self.ready = False  # the agent has said what it has; the spool may flow
+        self._hello = hello
+        self._argv = list(argv)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._decoder = link.Decoder()
+        self._unnumbered: deque[bytes] = deque()  # behind what was tapped before them; lost with the agent
+        self._partial = memoryview(b"")
+        self._start_at: float | None = 0.0  # when to start the next agent (monotonic seconds)
+        self._started_at = 0.0
+        self._pause = 0
+
+    def __repr__(self) -> str:
+        state = "ready" if self.ready else "starting" if self._process else "away"
+        return f"<Supervisor {state}, {self.starts_count} starts, {self.spool!r}>"
+
+    @property
+    def end(self) -> socket.socket | None:
+        """Our end of the link, to be polled; None while the agent is away."""
+        return self._socket
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the agent does not take more now, so that the socket is to be polled for writing too."""
+        return bool(self._partial)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._partial or self._unnumbered or (self.ready and self.spool.pending))
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`keep` wants to be called (monotonic seconds); None while the agent lives."""
+        return self._start_at
+
+    def keep(self, now: float) -> bool:
+        """Start the agent if it is time. Returns whether one was started."""
+        if self._start_at is None or now < self._start_at:
+            return False
+        self._start_at = None
+        self._started_at = now
+        self._start()
+        return True
+
+    def say(self, record: link.Record) -> None:
+        """Send a record that is not part of the history, behind what was tapped before; dropped without an agent."""
+        if self._socket is not None:
+            self._unnumbered.append(link.encode(record))
+
+    def write(self, now: float) -> None:
+        """Send as much as the agent takes, without waiting."""
+        while self._socket is not None:
+            if not self._partial:
+                data = self.spool.read(CHUNK_BYTES) if self.ready else b""
+                if not (self.ready and self.spool.pending):
+                    data += b"".join(self._unnumbered)
+                    self._unnumbered.clear()
+                if not data:
+                    return
+                self._partial = memoryview(data)
+            try:
+                sent = self._socket.send(self._partial)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._lost(now)
+                return
+            self._partial = self._partial[sent:]
+
+    def read(self, now: float) -> list[link.Record]:
+        """What the agent has said, without waiting. Readiness and acknowledgements are dealt with here."""
+        records: list[link.Record] = []
+        while self._socket is not None:
+            try:
+                data = self._socket.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self._lost(now)
+                break
+            self.heard_at = now
+            try:
+                records += [record for record in self._decoder.feed(data) if not self._dealt_with(record)]
+            except RemoteError as exc:
+                print(f"rtc_kernel: the agent sent {exc}; it is restarted", file=sys.stderr)
+                self._lost(now)
+        return records
+
+    def give_up_since(self, asked_at: float, now: float) -> None:
+        """Nothing was heard since ``asked_at``, although something was asked: end the agent, and start another."""
+        if self._process is not None and self.heard_at < asked_at:
+            self._lost(now)
+
+    def reap(self, now: float) -> None:
+        """Notice that the agent's process ended (its socket usually says so first)."""
+        if self._process is not None and self._process.poll() is not None:
+            self._lost(now)
+
+    def close(self, timeout_s: float) -> None:
+        """Let the agent have everything, and wait until it has stored it and gone; at most ``timeout_s``."""
+        self._start_at = None
+        if self._process is None or self._socket is None:
+            return
+        process = self._process
+        with contextlib.suppress(OSError):
+            self._socket.setblocking(True)
+            self._socket.settimeout(timeout_s)
+            rest = self.spool.read(1 << 62) if self.ready else b""
+            rest += b"".join(self._unnumbered)
+            self._socket.sendall(bytes(self._partial) + rest)
+            self._socket.shutdown(socket.SHUT_WR)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._socket.close()
+        self._socket = self._process = None
+
+    def _dealt_with(self, record: link.Record) -> bool:
+        match record:
+            case link.Ready(relay_id, seq):
+                self.spool.rewind()
+                if relay_id:
+                    self.spool.acknowledge(seq)
+                self.ready = True
+            case link.Ack(seq):
+                self.spool.acknowledge(seq)
+            case _:
+                return False
+        return True
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = self._spawn(theirs)
+        except OSError as exc:
+            print(f"rtc_kernel: the agent cannot be started ({exc}); the kernel runs on", file=sys.stderr)
+            ours.close()
+            self._after_loss(self._started_at)
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._socket = ours
+        self._decoder = link.Decoder()
+        self._unnumbered.clear()
+        self._partial = memoryview(b"")
+        self.starts_count += 1
+        self.say(link.Hello(self._hello()))
+
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "rtc_kernel.agent", "--link"]
+        if sys.platform == "win32":  # untested here: a socket travels as bytes on stdin
+            process = subprocess.Popen([*argv, "-", *self._argv], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            if process.stdin is not None:
+                process.stdin.write(theirs.share(process.pid))
+                process.stdin.close()
+            return process
+        number = theirs.fileno()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)  # until the agent deals with them
+        try:
+            return subprocess.Popen(
+                [*argv, str(number), *self._argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[number],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _lost(self, now: float) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._unnumbered.clear()
+        self._partial = memoryview(b"")
+        self._after_loss(now)
+
+    def _after_loss(self, now: float) -> None:
+        self.ready = False
+        if now - self._started_at >= STEADY_S:
+            self._pause = 0
+        self._start_at = now + PAUSES_S[min(self._pause, len(PAUSES_S) - 1)]
+        self._pause += 1

@@ -1,0 +1,435 @@
+"""What are the rows of the shared document, and what may happen to them?
+
+Pure: records, states and changes; no Yjs types (those are in ``schema``), no SQL (``agent.keep.store``).
+The words are those of the Jupyter messaging spec and nbformat 4.5. Times are POSIX seconds, UTC, as floats.
+
+Theory of the states. An execution moves forward only. It is *queued* when its request was seen, *running* when
+the kernel said so, and ends in exactly one end state. ``ok`` and ``error`` need both the reply and idle, because
+either may come first and outputs may stand between them. ``aborted`` is the kernel's word for a request that it
+did not begin. ``cancelled`` is ours: taken back before it was sent. ``lost`` says that nobody knows: the kernel
+or the agent died. An end state is never left, so a reader that saw one may forget the row.
+A kernel may restart from any state, and from ``dead`` too: the same kernel id gets a new generation.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from .errors import LocalError
+
+SCHEMA_VERSION = 1
+"""Version of the document's tables; columns are only ever added within it."""
+
+Json = dict[str, Any]
+
+
+class ExecutionState(StrEnum):
+    """The life of one execution."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    OK = "ok"
+    ERROR = "error"
+    ABORTED = "aborted"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+class KernelState(StrEnum):
+    """The life of the kernel."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    RESTARTING = "restarting"
+    DEAD = "dead"
+
+
+_E, _K = ExecutionState, KernelState
+
+EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
+    _E.QUEUED: frozenset({_E.RUNNING, _E.OK, _E.ERROR, _E.ABORTED, _E.CANCELLED, _E.LOST}),
+    _E.RUNNING: frozenset({_E.OK, _E.ERROR, _E.ABORTED, _E.LOST}),
+    _E.OK: frozenset(),
+    _E.ERROR: frozenset(),
+    _E.ABORTED: frozenset(),
+    _E.LOST: frozenset(),
+    _E.CANCELLED: frozenset(),
+}
+
+KERNEL_TRANSITIONS: Mapping[KernelState, frozenset[KernelState]] = {
+    _K.STARTING: frozenset({_K.IDLE, _K.BUSY, _K.RESTARTING, _K.DEAD}),
+    _K.IDLE: frozenset({_K.BUSY, _K.RESTARTING, _K.DEAD, _K.STARTING}),
+    _K.BUSY: frozenset({_K.IDLE, _K.RESTARTING, _K.DEAD, _K.STARTING}),
+    _K.RESTARTING: frozenset({_K.STARTING, _K.IDLE, _K.BUSY, _K.DEAD}),
+    _K.DEAD: frozenset({_K.STARTING, _K.RESTARTING}),
+}
+
+END_STATES = frozenset(state for state, after in EXECUTION_TRANSITIONS.items() if not after)
+
+State = TypeVar("State", ExecutionState, KernelState)
+
+
+def advance(state: State, to: State) -> State:
+    """The state after a step.
+
+    Raises:
+        LocalError: the table does not have this step; nothing has changed.
+    """
+    table: Mapping[Any, frozenset[Any]] = (
+        EXECUTION_TRANSITIONS if isinstance(state, ExecutionState) else KERNEL_TRANSITIONS
+    )
+    if to not in table[state]:
+        raise LocalError(f"no step from {state.value} to {to.value}")
+    return to
+
+
+# --- records -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output of an execution: an nbformat 4.5 output, with when it came.
+
+    Attributes:
+        output_type: ``stream`` | ``display_data`` | ``execute_result`` | ``error``.
+        at: when its first byte arrived.
+        name, text: of a stream; ``text`` with ``\\r`` and ``\\b`` applied.
+        data, metadata, execution_count: of a display or a result. A value of ``data`` above the inline limit is
+            ``{"blob": "sha256:…", "bytes": n, "preview": …}``.
+        ename, evalue, traceback: of an error.
+        display_id: ``transient.display_id``, where there was one.
+    """
+
+    output_type: str
+    at: float
+    name: str | None = None
+    text: str | None = None
+    data: Json | None = None
+    metadata: Json | None = None
+    execution_count: int | None = None
+    ename: str | None = None
+    evalue: str | None = None
+    traceback: tuple[str, ...] | None = None
+    display_id: str | None = None
+
+    def to_nbformat(self) -> Json:
+        """The output as a notebook stores it (``at`` and ``display_id`` are ours and stay out)."""
+        match self.output_type:
+            case "stream":
+                return {"output_type": "stream", "name": self.name or "stdout", "text": self.text or ""}
+            case "error":
+                return {
+                    "output_type": "error",
+                    "ename": self.ename or "",
+                    "evalue": self.evalue or "",
+                    "traceback": list(self.traceback or ()),
+                }
+            case "execute_result":
+                return {
+                    "output_type": "execute_result",
+                    "execution_count": self.execution_count,
+                    "data": dict(self.data or {}),
+                    "metadata": dict(self.metadata or {}),
+                }
+            case _:
+                return {
+                    "output_type": "display_data",
+                    "data": dict(self.data or {}),
+                    "metadata": dict(self.metadata or {}),
+                }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """A row of ``executions``. The key ``id`` is the ``msg_id`` of its ``execute_request``.
+
+    Attributes:
+        seq: total order within the kernel, over all its generations, from 1.
+        generation: how often the kernel had been restarted.
+        cell: the frontend's id of the cell, opaque; null for consoles and nbclient.
+        request: the row of ``requests`` it came from; null when it came by the kernel channel.
+        code: as it was executed.
+        submitted_by: ``header.username`` of the request.
+        client: ``header.session`` of the request, so that a frontend knows its own runs.
+        error: ``{"ename": …, "evalue": …}`` | null.
+        input: ``{"prompt": …, "password": bool, "since": …}`` while somebody is asked, else null.
+        private: recorded without code and outputs, at the user's wish.
+        metadata: a map in which each party may keep its own keys.
+    """
+
+    id: str
+    seq: int = 0
+    kernel: str = ""
+    generation: int = 0
+    cell: str | None = None
+    notebook: str | None = None
+    request: str | None = None
+    code: str = ""
+    execution_count: int | None = None
+    submitted_by: str = ""
+    client: str = ""
+    queued_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    state: ExecutionState = ExecutionState.QUEUED
+    error: Json | None = None
+    input: Json | None = None
+    private: bool = False
+    metadata: Json = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A row of ``kernels``. ``exit_code``: negative for a signal, null while it lives."""
+
+    id: str
+    name: str = ""
+    display_name: str = ""
+    language: str = ""
+    state: KernelState = KernelState.STARTING
+    generation: int = 0
+    notebook: str | None = None
+    host: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    last_activity_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comm:
+    """A row of ``comms``.
+
+    Attributes:
+        opened_by: ``kernel`` | ``front``.
+        execution: the execution that opened it; null where none did.
+        state: for ``jupyter.widget`` the merged state; a binary buffer stands at its place as ``bytes``.
+        messages: the last few messages of any other target: ``{"way": …, "at": …, "data": …}``.
+    """
+
+    id: str
+    target: str = ""
+    kernel: str = ""
+    execution: str | None = None
+    opened_by: str = "kernel"
+    opened_at: float | None = None
+    closed_at: float | None = None
+    state: Json = field(default_factory=dict)
+    messages: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A row of ``cells``: the notebook of a headless run, as it was given. ``index``: from 0."""
+
+    id: str
+    index: int
+    cell_type: str
+    source: str
+
+
+def to_json(record: Execution | Kernel | Comm | Cell | Output) -> Json:
+    """A record as JSON-ready values, as the HTTP API and ``--json`` give it: columns as named, states as words,
+    outputs as objects, ``bytes`` as ``{"base64": …}``."""
+    value: Json = _plain(asdict(record))
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode()}
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def execution_from_json(value: Mapping[str, Any]) -> Execution:
+    """The inverse of :func:`to_json` for an execution; unknown columns are ignored (a later version has more)."""
+    known = {name: value[name] for name in Execution.__dataclass_fields__ if name in value}
+    known["state"] = ExecutionState(known.get("state", "queued"))
+    known["outputs"] = tuple(output_from_json(output) for output in value.get("outputs", ()))
+    return Execution(**known)
+
+
+def output_from_json(value: Mapping[str, Any]) -> Output:
+    """The inverse of :func:`to_json` for an output; unknown columns are ignored."""
+    known = {name: value[name] for name in Output.__dataclass_fields__ if name in value}
+    if known.get("traceback") is not None:
+        known["traceback"] = tuple(known["traceback"])
+    return Output(**known)
+
+
+# --- changes: what the mirror says, what document and store do -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutMeta:
+    """Set columns of the one row ``meta``."""
+
+    columns: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PutKernel:
+    """Insert the kernel's row, or set some of its columns (names as in :class:`Kernel`)."""
+
+    kernel: str
+    columns: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PutExecution:
+    """Insert an execution's row, or set some of its columns (names as in :class:`Execution`, without
+    ``outputs``). A new row gives all columns that are not at their default. The keys of ``metadata`` are set one
+    by one: those that are not named stay."""
+
+    execution: str
+    columns: Json
+
+
+@dataclass(frozen=True, slots=True)
+class AddOutput:
+    """Append an output. ``position`` is its index, from 0. A stream comes with ``text=""``: its text follows
+    as :class:`WriteText`."""
+
+    execution: str
+    position: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class WriteText:
+    """Write into the text of a stream output, which is a list of segments.
+
+    ``segment``: its index; one past the last makes a new segment. All segments behind it are dropped.
+    ``keep``: how many code points of that segment stay; ``None``: all. ``text`` is appended to what stays.
+    """
+
+    execution: str
+    position: int
+    segment: int
+    keep: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetOutput:
+    """Replace an output (never a stream), e.g. by ``update_display_data``."""
+
+    execution: str
+    position: int
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOutputs:
+    """Take away all outputs of an execution."""
+
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutComm:
+    """Insert a comm's row, or set some of its columns (names as in :class:`Comm`, without ``state`` and
+    ``messages``)."""
+
+    comm: str
+    columns: Json
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCommState:
+    """Set keys of a comm's state; each key's value is replaced whole."""
+
+    comm: str
+    state: Json
+
+
+@dataclass(frozen=True, slots=True)
+class AddCommMessage:
+    """Append to a comm's bounded log; the oldest go."""
+
+    comm: str
+    message: Json
+
+
+@dataclass(frozen=True, slots=True)
+class PutBlob:
+    """Keep bytes under their digest (``sha256:`` and 64 hex digits). The document has only the reference."""
+
+    digest: str
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutCells:
+    """The cells of the notebook that a headless run works through, in order; replaces earlier ones."""
+
+    notebook: str
+    cells: tuple[Cell, ...]
+
+
+Change = (
+    PutMeta
+    | PutKernel
+    | PutExecution
+    | AddOutput
+    | WriteText
+    | SetOutput
+    | ClearOutputs
+    | PutComm
+    | MergeCommState
+    | AddCommMessage
+    | PutBlob
+    | PutCells
+)
+
+SEGMENT_BYTES = 4096
+"""A segment that has reached this many UTF-8 bytes is not appended to any more."""
+
+SEGMENT_MAX_BYTES = 16384
+"""One piece of text longer than this is written as several segments."""
+
+COMM_MESSAGES_KEPT = 20
+"""How many messages of a comm's log stay in its row."""
+
+
+def coalesce(changes: list[Change]) -> list[Change]:
+    """The same changes in fewer pieces: text appended to the same segment is joined, columns of the same row
+    set one after another are merged. Applying either list gives the same rows."""
+    out: list[Change] = []
+    for change in changes:
+        if out:
+            match out[-1], change:
+                case WriteText() as a, WriteText(e, p, s, None, text) if (
+                    a.execution,
+                    a.position,
+                    a.segment,
+                ) == (e, p, s) and len(a.text) + len(text) <= SEGMENT_MAX_BYTES // 4:
+                    out[-1] = WriteText(e, p, s, a.keep, a.text + text)
+                    continue
+                case PutExecution(a_id, a_cols), PutExecution(b_id, b_cols) if a_id == b_id:
+                    columns = {**a_cols, **b_cols}
+                    if a_cols.get("metadata") and b_cols.get("metadata"):
+                        columns["metadata"] = {**a_cols["metadata"], **b_cols["metadata"]}
+                    out[-1] = PutExecution(a_id, columns)
+                    continue
+                case PutKernel(a_id, a_cols), PutKernel(b_id, b_cols) if a_id == b_id:
+                    out[-1] = PutKernel(a_id, {**a_cols, **b_cols})
+                    continue
+                case MergeCommState(a_id, a_cols), MergeCommState(b_id, b_cols) if a_id == b_id:
+                    out[-1] = MergeCommState(a_id, {**a_cols, **b_cols})
+                    continue
+                case _:
+                    pass
+        out.append(change)
+    return out

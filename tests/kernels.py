@@ -1,0 +1,132 @@
+"""Real kernels for tests: started through jupyter_client, spoken to message by message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from jupyter_client import BlockingKernelClient, KernelManager
+
+Message = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One execution as its client saw it."""
+
+    reply: Message
+    iopub: list[Message] = field(default_factory=list)
+
+    @property
+    def types(self) -> list[str]:
+        return [message["msg_type"] for message in self.iopub]
+
+    @property
+    def text(self) -> str:
+        return "".join(message["content"]["text"] for message in self.iopub if message["msg_type"] == "stream")
+
+    def contents(self, msg_type: str) -> list[dict[str, Any]]:
+        return [message["content"] for message in self.iopub if message["msg_type"] == msg_type]
+
+
+@dataclass
+class Running:
+    """A kernel with one connected client."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    @property
+    def pid(self) -> int:
+        return int(self.manager.provisioner.process.pid)
+
+    @property
+    def kernel_id(self) -> str:
+        return os.path.splitext(os.path.basename(self.manager.connection_file))[0].removeprefix("kernel-")
+
+    def processes(self) -> list[psutil.Process]:
+        """The relay and everything it has started."""
+        root = psutil.Process(self.pid)
+        return [root, *root.children(recursive=True)]
+
+    def child(self) -> psutil.Process:
+        """The real kernel behind the relay."""
+        return next(p for p in self.processes()[1:] if "rtc_kernel.agent" not in p.cmdline())
+
+    def agent(self) -> psutil.Process:
+        return next(p for p in self.processes()[1:] if "rtc_kernel.agent" in p.cmdline())
+
+    def execute(
+        self, code: str, timeout: float = 30, client: BlockingKernelClient | None = None, **options: Any
+    ) -> Run:
+        client = client or self.client
+        return finish(client, client.execute(code, **options), timeout)
+
+    def connect(self) -> BlockingKernelClient:
+        """One more client of the same kernel."""
+        client = BlockingKernelClient()
+        client.load_connection_file(self.manager.connection_file)
+        client.start_channels()
+        client.wait_for_ready(timeout=30)
+        return client
+
+
+def finish(client: BlockingKernelClient, msg_id: str, timeout: float = 30) -> Run:
+    """Collect an execution's reply and its iopub messages up to idle."""
+    run = Run(reply={})
+    deadline = time.monotonic() + timeout
+    while True:
+        message = client.get_iopub_msg(timeout=max(0.01, deadline - time.monotonic()))
+        if message["parent_header"].get("msg_id") != msg_id:
+            continue
+        run.iopub.append(message)
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            break
+    run.reply = reply_to(client, msg_id, max(0.01, deadline - time.monotonic()))
+    return run
+
+
+def reply_to(client: BlockingKernelClient, msg_id: str, timeout: float = 20, channel: str = "shell") -> Message:
+    """The reply to a request; others (of kernel_info while it started) are passed over."""
+    deadline = time.monotonic() + timeout
+    receive = client.get_shell_msg if channel == "shell" else client.get_control_msg
+    while True:
+        reply: Message = receive(timeout=max(0.01, deadline - time.monotonic()))
+        if reply["parent_header"].get("msg_id") == msg_id:
+            return reply
+
+
+def control(client: BlockingKernelClient, msg_type: str, content: dict[str, Any] | None = None) -> Message:
+    """Ask on the control channel; the reply."""
+    message = client.session.msg(msg_type, content or {})
+    client.control_channel.send(message)
+    return reply_to(client, message["header"]["msg_id"], channel="control")
+
+
+@contextlib.contextmanager
+def start(kernel_name: str, *, ready: bool = True, **options: Any) -> Iterator[Running]:
+    """Start a kernel; at the end it is shut down, whatever state it is in."""
+    manager = KernelManager(kernel_name=kernel_name, **options.pop("manager", {}))
+    manager.start_kernel(**options)
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        if ready:
+            client.wait_for_ready(timeout=60)
+        yield Running(manager, client)
+    finally:
+        client.stop_channels()
+        if manager.is_alive():
+            manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+        manager.context.destroy()
+
+
+def gone(processes: list[psutil.Process]) -> Callable[[], bool]:
+    """A condition: all of these have ended, and none is a zombie of ours."""
+    return lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)

@@ -1,0 +1,209 @@
+"""A side socket over a small real backend, and clients for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pycrdt import Doc
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from rtc_kernel import yproto
+from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.serve import Blob, HistoryQuery, Page
+from rtc_kernel.agent.serve.access import Role, Tokens
+from rtc_kernel.agent.serve.websocket import Server
+from rtc_kernel.config import RTCKernel
+from rtc_kernel.tables import (
+    AddOutput,
+    Cell,
+    Execution,
+    ExecutionState,
+    Json,
+    Kernel,
+    KernelState,
+    Output,
+    PutExecution,
+    WriteText,
+)
+
+KERNEL = "k-1"
+
+
+class SmallBackend:
+    """The agent's part for the doors, in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[Execution] = []
+        self.blobs: dict[str, Blob] = {}
+        self.cells: tuple[str, tuple[Cell, ...]] | None = None
+        self.cleared = 0
+        self.tokens = Tokens()
+        self.tokens_changed_count = 0
+        self.document = self.new_document()
+
+    def new_document(self) -> StateDocument:
+        document = StateDocument(KERNEL)
+        document.load(
+            kernels=[Kernel(id=KERNEL, name="python3", display_name="Python 3", state=KernelState.IDLE)],
+            executions=self.rows,
+        )
+        return document
+
+    def health(self) -> Json:
+        return {"status": "ok"}
+
+    def history(self, query: HistoryQuery) -> Page:
+        rows = [row for row in self.rows if query.before is None or row.seq < query.before]
+        rows = sorted(rows, key=lambda row: -row.seq)
+        page = rows[: query.limit]
+        return Page(page, page[-1].seq if len(rows) > len(page) else None)
+
+    def execution(self, execution: str) -> Execution | None:
+        return next((row for row in self.rows if row.id == execution), None)
+
+    def blob(self, digest: str) -> Blob | None:
+        return self.blobs.get(digest)
+
+    def tokens_changed(self) -> None:
+        self.tokens_changed_count += 1
+
+    def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
+        self.cells = (notebook, cells)
+
+    def clear(self) -> None:
+        self.cleared += 1
+
+
+class Socket:
+    """A server with one token of each role."""
+
+    def __init__(self, backend: SmallBackend, server: Server) -> None:
+        self.backend = backend
+        self.server = server
+        self.port = server.port
+        self.tokens = {role.value: server.share(role, role.value)["token"] for role in Role}
+        self.connections: list[WebSocketClientConnection] = []
+        self._seq = 0
+        self._streams: dict[str, int] = {}
+
+    def run_cell(self, state: str = "running", **columns: Any) -> str:
+        """A new execution with an empty stream; returns its id."""
+        self._seq += 1
+        row = f"e{self._seq}"
+        columns = {"seq": self._seq, "state": ExecutionState(state), "code": "f()", **columns}
+        stream = Output(output_type="stream", at=1.0, name="stdout", text="")
+        self.push(PutExecution(row, columns), AddOutput(row, 0, stream))
+        return row
+
+    def print_text(self, row: str, text: str) -> None:
+        """Append to the stream of an execution, a segment per call."""
+        segment = self._streams.get(row, 0)
+        self._streams[row] = segment + 1
+        self.push(WriteText(row, 0, segment, None, text))
+
+    def push(self, *changes: Any) -> None:
+        update = self.backend.document.apply(list(changes))
+        if update is not None:
+            self.server.push(update)
+
+    async def fetch(
+        self, path: str, token: str | None = "own", method: str = "GET", body: Any = None, **headers: str
+    ) -> HTTPResponse:
+        """An HTTP request; ``token``: a role's, or null."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {self.tokens[token]}"
+        request = HTTPRequest(
+            f"http://127.0.0.1:{self.port}{path}",
+            method=method,
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+            body=None if body is None else json.dumps(body),
+            follow_redirects=False,
+            allow_nonstandard_methods=True,
+            request_timeout=10,
+        )
+        return await AsyncHTTPClient().fetch(request, raise_error=False)
+
+    async def connect(
+        self, token: str | None = "view", path: str = f"/rooms/{KERNEL}/state", **headers: str
+    ) -> WebSocketClientConnection:
+        """A WebSocket; ``token``: a role's, a secret, or null."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {self.tokens.get(token, token)}"
+        request = HTTPRequest(f"ws://127.0.0.1:{self.port}{path}", headers=headers)
+        connection = await websocket_connect(request, max_message_size=1 << 28)
+        self.connections.append(connection)
+        return connection
+
+    async def follow(self, token: str = "view") -> Follower:
+        """A peer that has synced."""
+        follower = Follower(await self.connect(token))
+        await follower.send(yproto.step1(b"\x00"))
+        await follower.until(lambda: follower.synced, "synced")
+        return follower
+
+
+class Follower:
+    """A minimal peer: a replica, and everything that was received."""
+
+    def __init__(self, connection: WebSocketClientConnection) -> None:
+        self.connection = connection
+        self.doc: Doc[Any] = Doc()
+        self.messages: list[yproto.Message] = []
+        self.synced = False
+
+    async def send(self, data: bytes) -> None:
+        await self.connection.write_message(data, binary=True)
+
+    async def receive(self) -> bool:
+        """One message; false: the connection is closed."""
+        data = await asyncio.wait_for(self.connection.read_message(), 10)
+        if data is None:
+            return False
+        message = yproto.read_message(data)
+        self.messages.append(message)
+        match message:
+            case yproto.Step2(update) | yproto.Update(update):
+                self.doc.apply_update(update)
+                self.synced = True
+        return True
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Receive until a condition holds."""
+        while not condition():
+            assert await self.receive(), f"closed {self.connection.close_code} before: {what}"
+
+    async def closed(self) -> int | None:
+        """Receive until the connection is closed; its close code."""
+        while await self.receive():
+            pass
+        return self.connection.close_code
+
+
+@asynccontextmanager
+async def serving(backend: SmallBackend | None = None, **settings: Any) -> AsyncIterator[Socket]:
+    """A listening server, stopped at the end."""
+    backend = backend or SmallBackend()
+    server = Server(backend, RTCKernel(**settings), kernel=KERNEL)
+    server.listen()
+    served = Socket(backend, server)
+    try:
+        yield served
+    finally:
+        for connection in served.connections:
+            connection.close()
+        await server.stop()
+        AsyncHTTPClient().close()
+
+
+async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+    """Let the loop run until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"after {timeout_s:g} s still not: {what}"
+        await asyncio.sleep(0.005)

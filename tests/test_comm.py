@@ -1,0 +1,291 @@
+"""The session over a Jupyter comm: what goes to the asker alone, what goes to all, and how often."""
+
+import asyncio
+import functools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycrdt import Doc, Map
+from serving import KERNEL, SmallBackend, eventually
+
+from rtc_kernel import schema, yproto
+from rtc_kernel.agent.serve import Blob
+from rtc_kernel.agent.serve import comm as door
+from rtc_kernel.agent.serve.comm import CommServer
+from rtc_kernel.agent.serve.session import Limits
+from rtc_kernel.link import Channel
+from rtc_kernel.tables import Execution, ExecutionState, PutExecution, PutMeta, to_json
+from rtc_kernel.wire import Codec, Message, new_header
+
+STEP1 = yproto.step1(b"\x00")
+
+
+def on_loop(test):
+    """Run an async test on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
+
+    return run
+
+
+class Front:
+    """A frontend: what it sends, and what came."""
+
+    def __init__(self, server, codec):
+        self.server = server
+        self.codec = codec
+        self.shell, self.iopub, self.raw = [], [], []
+
+    def emit(self, emit):
+        self.raw.append(emit)
+        message = self.codec.read(emit.frames)
+        (self.shell if emit.channel is Channel.SHELL else self.iopub).append(message)
+
+    def send(self, kind, comm="c1", data=None, *buffers, **content):
+        header = new_header(kind, session="front", username="ada")
+        content = {"comm_id": comm, "data": {} if data is None else data, **content}
+        self.server.receive_message(Message(header, {}, {}, content, buffers, (b"route",)))
+        return header
+
+    def push(self, *changes):
+        update = self.server._backend.document.apply(list(changes))
+        self.server.push(update)
+        return update
+
+
+@asynccontextmanager
+async def fronting(backend=None):
+    backend, codec = backend or SmallBackend(), Codec(b"key")
+    with ThreadPoolExecutor(1) as executor:
+        front = Front(None, codec)
+        front.server = CommServer(
+            backend,
+            kernel=KERNEL,
+            codec=codec,
+            identity=lambda: ("child-session", "kernel"),
+            emit=front.emit,
+            executor=executor,
+            limits=Limits(),
+        )
+        yield front
+        await front.server.stop()
+
+
+@on_loop
+async def test_step_1_is_answered_to_the_asker_alone_with_the_childs_session():
+    async with fronting() as front:
+        front.send("comm_open", data={"room": "state"})
+        assert front.raw == []
+        assert [name for name, _ in front.server.peers] == ["ada"]
+        header = front.send("comm_msg", "c1", {}, STEP1)
+        (reply,) = front.shell
+        assert front.iopub == []
+        assert (reply.type, reply.idents, reply.parent) == ("comm_msg_reply", (b"route",), header)
+        assert (reply.session, reply.username) == ("child-session", "kernel")
+        assert reply.content["data"] == {"seq": 0, "epoch": front.server._backend.document.epoch}
+        assert isinstance(yproto.read_message(reply.buffers[0]), yproto.Step2)
+
+
+@on_loop
+async def test_updates_go_on_iopub_the_first_at_once_and_then_in_batches():
+    async with fronting() as front:
+        front.send("comm_open", data={"room": f"{KERNEL}/state"})
+        front.send("comm_msg", "c1", {}, STEP1)
+        replica = Doc()
+        replica.apply_update(yproto.read_message(front.shell[0].buffers[0]).update)
+        front.push(PutExecution("e1", {"seq": 1, "code": "é"}))
+        assert len(front.iopub) == 1
+        for n in range(10):
+            front.push(PutMeta({"n": n}))
+        assert len(front.iopub) == 1
+        await eventually(lambda: len(front.iopub) == 2, "the batch went")
+        first, batch = front.iopub
+        assert (first.type, first.idents, first.parent) == ("comm_msg", (b"comm-c1",), {})
+        assert [message.content["data"]["seq"] for message in front.iopub] == [1, 2]
+        assert len(batch.buffers) == 10
+        for message in front.iopub:
+            for buffer in message.buffers:
+                replica.apply_update(yproto.read_message(buffer).update)
+        assert schema.read_meta(replica) == schema.read_meta(front.server._backend.document.doc)
+
+
+@on_loop
+async def test_under_load_there_are_at_most_20_messages_a_second():
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {}, STEP1)
+        loop = asyncio.get_running_loop()
+        began, n = loop.time(), 0
+        while loop.time() - began < 0.5:
+            front.push(PutMeta({"n": (n := n + 1)}))
+            await asyncio.sleep(0)
+        assert n > 50
+        assert len(front.iopub) <= 11
+
+
+@on_loop
+async def test_a_comm_that_is_not_open_or_did_not_ask_gets_nothing():
+    async with fronting() as front:
+        front.push(PutMeta({"n": 1}))
+        front.send("comm_open")
+        front.push(PutMeta({"n": 2}))
+        front.send("comm_msg", "c1", {}, STEP1)
+        front.send("comm_close")
+        front.push(PutMeta({"n": 3}))
+        assert front.iopub == []
+        assert front.server.open == ()
+
+
+@on_loop
+async def test_awareness_stays_away_from_the_comm():
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {}, yproto.awareness([yproto.Entry(1, 1, "{}")]), b"\x03")
+        assert front.raw == []
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [({"room": "requests"}, 4404), ({"room": "other/state"}, 4404), ({"epoch": "0" * 16}, 4409)]
+)
+@on_loop
+async def test_a_comm_to_another_room_or_epoch_is_closed(data, code):
+    async with fronting() as front:
+        front.send("comm_open", data=data)
+        (close,) = front.iopub
+        assert (close.type, close.content["data"]["code"]) == ("comm_close", code)
+        assert front.server.open == ()
+
+
+@on_loop
+async def test_a_message_of_an_unknown_comm_is_answered_with_its_close():
+    async with fronting() as front:
+        front.send("comm_msg", "never opened", {}, STEP1)
+        (close,) = front.iopub
+        assert (close.type, close.content["comm_id"]) == ("comm_close", "never opened")
+        front.server.disown(["of an earlier life"])
+        assert front.iopub[1].content["comm_id"] == "of an earlier life"
+
+
+@on_loop
+async def test_an_update_with_content_is_refused_and_changes_nothing():
+    async with fronting() as front:
+        replica = Doc()
+        replica.get("meta", type=Map)["mine"] = 1
+        before = front.server._backend.document.diff(b"\x00")
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {}, yproto.update(replica.get_update()))
+        assert isinstance(yproto.read_message(front.shell[0].buffers[0]), yproto.Denied)
+        assert front.iopub[0].content["data"]["code"] == 4403
+        assert front.server._backend.document.diff(b"\x00") == before
+
+
+@on_loop
+async def test_history_and_blobs_are_answered_to_the_asker():
+    backend = SmallBackend()
+    backend.rows = [Execution(id=f"e{n}", seq=n, state=ExecutionState.OK) for n in (1, 2, 3)]
+    backend.rows[0].metadata["x"] = float("inf")
+    backend.blobs["sha256:00"] = Blob(b"\x00\xff", "image/png")
+    async with fronting(backend) as front:
+        front.send("comm_open")
+        header = front.send("comm_msg", "c1", {"op": "history", "limit": 2})
+        await eventually(lambda: front.shell, "the answer came")
+        assert front.shell[0].parent == header
+        assert front.shell[0].content["data"] == {
+            "executions": [to_json(backend.rows[2]), to_json(backend.rows[1])],
+            "next": 2,
+        }
+        front.send("comm_msg", "c1", {"op": "history", "limit": 3})
+        front.send("comm_msg", "c1", {"op": "blob", "digest": "sha256:00"})
+        await eventually(lambda: len(front.shell) == 3, "the answers came")
+        assert front.shell[1].content["data"]["executions"][2]["metadata"] == {"x": None}
+        assert front.shell[2].content["data"]["media_type"] == "image/png"
+        assert front.shell[2].buffers == (b"\x00\xff",)
+        assert front.iopub == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"op": "history", "grep": "("}, {"op": "history", "limit": "x"}, {"op": "history", "cell": 3}, {"op": "blob"},
+     {"op": "blob", "digest": "sha256:ff"}, {"op": "dance"}, {"op": None}, {"op": "history", "limit": True}],
+)  # fmt: skip
+@on_loop
+async def test_an_op_that_cannot_be_is_answered_with_error_and_remedy(data):
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", data)
+        await eventually(lambda: front.shell, "the answer came")
+        assert set(front.shell[0].content["data"]) == {"error", "remedy"}
+        assert front.server.open == ("c1",)
+
+
+@on_loop
+async def test_a_failing_store_is_told_and_logged(caplog):
+    async with fronting() as front:
+        front.server._backend.history = None
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {"op": "history"})
+        await eventually(lambda: front.shell, "the answer came")
+        assert "error" in front.shell[0].content["data"]
+        assert "failed" in caplog.text
+
+
+@on_loop
+async def test_a_comm_whose_page_is_gone_is_closed_instead_of_sent_to(monkeypatch):
+    monkeypatch.setattr(door, "LEASE_S", -1.0)
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {}, STEP1)
+        front.push(PutMeta({"n": 1}))
+        assert front.iopub[0].content["data"]["code"] == 4508
+        assert front.server.open == ()
+
+
+@on_loop
+async def test_the_number_of_comms_is_bounded(monkeypatch):
+    monkeypatch.setattr(door, "COMMS", 3)
+    async with fronting() as front:
+        for n in range(5):
+            front.send("comm_open", f"c{n}")
+            await asyncio.sleep(0.001)
+        assert front.server.open == ("c2", "c3", "c4")
+
+
+@on_loop
+async def test_a_new_epoch_and_the_end_close_every_comm():
+    async with fronting() as front:
+        front.send("comm_open")
+        front.server.begin_epoch()
+        front.send("comm_open", "c2")
+        await front.server.stop()
+        assert [message.content["data"]["code"] for message in front.iopub] == [4409, 1012]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["comm_open", "comm_msg", "comm_close", "x"]), anything, st.binary(max_size=30)),
+        max_size=5,
+    )
+)
+def test_any_content_and_buffers_are_survived(messages):
+    async def run():
+        async with fronting() as front:
+            for kind, data, buffer in messages:
+                content = {"comm_id": "c1", "data": data}
+                front.server.receive_message(Message({"msg_type": kind}, {}, {}, content, (buffer,), ()))
+            front.server.receive_message(Message({"msg_type": "comm_open"}, {}, {}, {"comm_id": 3}, (), ()))
+            assert json.dumps(front.server.open) in ("[]", '["c1"]')
+
+    asyncio.run(run())

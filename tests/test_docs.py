@@ -1,0 +1,311 @@
+"""The paper tells the truth: links resolve, tables are the code's, commands exist, snippets run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from kernels import Running
+
+from rtc_kernel import config, discovery, errors, schema, tables
+from rtc_kernel.agent.act import magics
+from rtc_kernel.agent.serve import access, comm, session, websocket
+from rtc_kernel.cli import grammar
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAPERS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+NOT_OURS = {".git", ".venv", "venv", "build", "dist", "node_modules", "__pycache__", "htmlcov", ".hypothesis"}
+each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def load_generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def project_files() -> Iterator[Path]:
+    """What is in the repository; where git cannot say it, what a clean copy holds."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = [
+            str(path)
+            for path in (found.relative_to(ROOT) for found in ROOT.rglob("*"))
+            if not any(part in NOT_OURS or part.endswith(("_cache", ".egg-info")) for part in path.parts)
+        ]
+    yield from (ROOT / name for name in listed if name and (ROOT / name).is_file())
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^(\s*)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.+)$", without_code(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def section(text: str, heading: str) -> str:
+    """A section by its heading, up to the next one of the same or a higher level."""
+    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert found, f"there is no section {heading!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", without_code_kept_in_length(rest), re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def without_code_kept_in_length(text: str) -> str:
+    blank: Callable[[re.Match[str]], str] = lambda found: re.sub(r"[^\n]", ".", found[0])  # noqa: E731
+    return re.sub(r"^```.*?^```$", blank, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def block_behind(marker: str, text: str) -> str:
+    """The fenced code behind ``<!-- marker -->``."""
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)\n```", text, re.DOTALL)
+    assert found, f"there is no block marked {marker!r}"
+    return found[1]
+
+
+def subcommands() -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (action for action in grammar.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(commands.choices)
+
+
+COMMANDS = subcommands()
+
+
+# --- links, tables, words ------------------------------------------------------------------------------------
+
+
+@each_paper
+def test_relative_links_resolve(paper: Path) -> None:
+    text = without_code(paper.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (paper.parent / path).resolve() if path else paper
+        assert target.exists(), f"{paper.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{paper.name}: {link}"
+
+
+@each_paper
+def test_what_is_generated_is_what_the_code_gives(paper: Path) -> None:
+    text = paper.read_text(encoding="utf-8")
+    assert load_generate().generate(text) == text, "run `python docs/generate.py`"
+
+
+def test_every_diagram_and_table_is_in_some_document() -> None:
+    text = "".join(paper.read_text(encoding="utf-8") for paper in PAPERS)
+    assert set(re.findall(r"<!-- generated: ([a-z-]+) -->", text)) == set(load_generate().BLOCKS)
+
+
+def test_every_setting_is_documented_with_default_and_limit() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", read("docs/settings.md"), re.MULTILINE))
+    assert list(rows) == config.trait_names()
+    for name in config.trait_names():
+        trait = config.RTCKernel.class_own_traits()[name]
+        kind, default, limit, text = re.split(r" \| ", rows[name])
+        assert all((kind, default, text)), name
+        bounded = hasattr(trait, "values") or config.trait_bound(trait, "min") is not None
+        assert bool(limit.strip()) == bounded, name
+
+
+def test_settings_named_anywhere_exist() -> None:
+    variables = {config.ENV_PREFIX + name.upper() for name in config.trait_names()}
+    for paper in PAPERS:
+        text = paper.read_text(encoding="utf-8")
+        assert set(re.findall(r"\bRTC_KERNEL_(?!NAME)\w+", text)) <= variables, paper.name
+        named = set(re.findall(r"RTCKernel\.(?!NAME)(\w+)", text))
+        assert named <= set(config.trait_names()), paper.name
+
+
+def test_close_codes_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d{4}) \| `([\w-]+)` \| (.+) \|$", read("docs/document.md"), re.MULTILINE)
+    told = {errors.Reason(reason): (int(code), text) for code, reason, text in rows}
+    assert told == errors.CLOSE_CODES
+
+
+@pytest.mark.parametrize(
+    ("heading", "record"),
+    [
+        ("kernels", tables.Kernel),
+        ("executions", tables.Execution),
+        ("outputs", tables.Output),
+        ("comms", tables.Comm),
+        ("cells", tables.Cell),
+    ],
+)
+def test_every_column_is_documented(heading: str, record: Any) -> None:
+    table = section(read("docs/document.md"), heading)
+    told = {name for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
+    beyond = {"notebook"} if heading == "cells" else set()
+    assert told == set(record.__dataclass_fields__) - {"id"} | beyond
+
+
+def test_every_table_role_and_request_is_documented() -> None:
+    text = read("docs/document.md")
+    for root in schema.ROOTS:
+        section(text, root)
+    for role in access.Role:
+        assert f"| `{role.value}` |" in section(text, "Roles")
+    requests = re.findall(r"``(?:GET|POST|PUT|DELETE|WS) +([^`?]+)``", websocket.__doc__ or "")
+    assert len(requests) > 9
+    for path in requests:
+        assert path.replace("<kernel>", "<kernel_id>") in text, path
+
+
+def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
+    text = read("docs/document.md")
+    assert f"Target `{comm.TARGET}`" in text
+    assert f"was not heard for {comm.LEASE_S:g} s" in text
+    assert f"At most {comm.COMMS} comms" in text
+    assert f"most {comm.READS} reads" in text
+    assert f"at most {1 / comm.FLUSH_S:g} times a" in text
+    assert f"{session.MESSAGES_PER_S:g} messages a second for long ({session.MESSAGES_BURST} at once)" in text
+    assert f"one sync every {1 / session.SYNCS_PER_S:g} s ({session.SYNCS_BURST} at once)" in text
+    assert f"most {session.AWARENESS_CLIENTS} per connection, {session.AWARENESS_STATE_CHARS} characters" in text
+    assert f"the last {tables.COMM_MESSAGES_KEPT}," in text
+
+
+@pytest.mark.parametrize("name", magics.COMMANDS)
+def test_every_rtc_line_is_documented(name: str) -> None:
+    headings = re.findall(r"^## (.+)$", read("docs/magics.md"), re.MULTILINE)
+    assert any(f"`%rtc {name}`" in heading for heading in headings)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented_with_its_options_and_an_example(name: str) -> None:
+    text = section(read("docs/cli.md"), f"`jupyter rtc {name}`")
+    assert f"jupyter rtc {name}" in text
+    for action in COMMANDS[name]._actions:
+        for option in action.option_strings:
+            if option not in ("-h", "--help"):
+                assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), f"{name} {option}"
+
+
+def test_dependencies_are_each_given_a_reason() -> None:
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["browser"]]
+    text = section(read("docs/design.md"), "Dependencies")
+    for requirement in wanted:
+        name = re.match(r"[\w-]+", requirement)
+        assert name is not None
+        assert f"`{name[0]}`" in text, requirement
+
+
+# --- what is named exists --------------------------------------------------------------------------------------
+
+
+def spoken() -> Iterator[tuple[str, str]]:
+    """Every text that a user or a developer may read: the paper, and the package with its messages."""
+    for path in project_files():
+        if path.suffix in (".md", ".py", ".html", ".ts", ".ipynb") and "tests" not in path.relative_to(ROOT).parts:
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+def test_commands_and_options_that_are_named_exist() -> None:
+    for name, text in spoken():
+        for line in re.findall(r"jupyter rtc ([a-z][^`'\"<\n#|(]*)", text):
+            command, *words = line.split()
+            assert command in COMMANDS, f"{name}: jupyter rtc {line}"
+            options = {option for action in COMMANDS[command]._actions for option in action.option_strings}
+            for word in words:
+                flag = word.partition("=")[0].rstrip(".,;:)]")
+                if flag.startswith("--") and not flag.startswith(config.ARG_PREFIX):
+                    assert flag in options, f"{name}: jupyter rtc {line}"
+
+
+def test_documents_and_tests_that_are_named_exist() -> None:
+    for name, text in spoken():
+        for path in re.findall(r"(?<![\w/.])((?:docs|tests|examples)/[\w/]+\.(?:md|py|ipynb))", text):
+            assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_no_file_knows_a_machine() -> None:
+    foreign = re.compile("|".join(["/" + "work/", "/tmp/" + "venv", "/" + "root/", "\\.\\./" + "shared"]))
+    for path in project_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found = foreign.search(text)
+        assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+# --- the README ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("marker", ["try", "ci-test"])
+def test_each_of_the_two_lines_is_one_line_of_commands_that_exist(marker: str) -> None:
+    line = block_behind(marker, read("README.md"))
+    assert "\n" not in line
+    make, install, last = (shlex.split(command) for command in line.split(" && "))
+    assert make == ["python3", "-m", "venv", ".venv"]
+    assert install[:2] == [".venv/bin/pip", "install"]
+    (what,) = install[2:]
+    path, _, extras = what.rstrip("]").partition("[")
+    assert (ROOT / path).samefile(ROOT)
+    assert {extra for extra in extras.split(",") if extra} <= set(PROJECT["optional-dependencies"])
+    if last[0] == ".venv/bin/jupyter":
+        assert last[1] == "rtc"
+        assert "jupyter-rtc" in PROJECT["scripts"]
+        args = grammar.parser().parse_args(last[2:])
+        assert (ROOT / args.notebook).is_file()
+    else:
+        assert last == [".venv/bin/python", "-m", "pytest"]
+
+
+def test_ci_runs_the_line_of_the_readme() -> None:
+    assert "<!-- ci-test -->" in read(".ci/run")
+
+
+SNIPPETS = re.findall(r"<!-- test -->\n```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_the_snippets_of_the_readme_run(
+    kernel: Running, until: Callable[..., Any], tmp_path: Path, snippet: str
+) -> None:
+    until(discovery.live, "the agent has said where it is", 30)
+    kernel.execute("x = 41")
+    script, told = tmp_path / "snippet.py", tmp_path / "told"
+    script.write_text(snippet, encoding="utf-8")
+    command = [sys.executable, "-u", str(script), kernel.kernel_id]
+    with told.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            until(lambda: "x = 41" in told.read_text(), "it shows what ran before", 30)
+            kernel.execute("print(x + 1)")
+            until(lambda: process.poll() is not None, "it ends", 30)
+        finally:
+            process.kill()
+    assert process.returncode == 0, told.read_text()
+    assert told.read_text().splitlines() == ["RTC Python is idle", "#1 ok: x = 41", "#2 is done: 42", ""]
+
+
+def test_the_readme_has_a_snippet() -> None:
+    assert SNIPPETS

@@ -1,0 +1,90 @@
+"""Facts about examples/: each does what it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from kernels import Running
+
+from rtc_kernel import discovery, install
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, out: Path) -> nbformat.NotebookNode:
+    command = [sys.executable, "-m", "rtc_kernel.cli", "run", str(EXAMPLES / name), "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "Live: http://127.0.0.1:" in done.stderr
+    made = nbformat.read(out, 4)
+    nbformat.validate(made)
+    return made
+
+
+def text(cell: nbformat.NotebookNode) -> str:
+    return "".join(
+        output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", [])
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
+def test_an_example_is_a_clean_notebook(path: Path) -> None:
+    made = nbformat.read(path, 4)
+    nbformat.validate(made)
+    assert made.metadata.kernelspec.name.startswith("rtc-")
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in made.cells)
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    made = run("quickstart.ipynb", tmp_path / "out.ipynb")
+    _, printed, bar, table, picture, _, status, history = made.cells
+    assert "one live document" in text(printed)
+    assert "100 %" in text(bar)
+    assert "text/html" in table.outputs[0].data
+    assert "image/svg+xml" in picture.outputs[0].data
+    assert text(status)
+    assert "print(" in text(history)
+
+
+def test_share(tmp_path: Path) -> None:
+    made = run("share.ipynb", tmp_path / "out.ipynb")
+    assert "http://127.0.0.1:" in text(made.cells[1])
+    assert text(made.cells[4])
+    assert text(made.cells[5])
+
+
+def test_bash(tmp_path: Path, home: Path) -> None:
+    directory = home / "data" / "kernels" / "bash"
+    directory.mkdir(parents=True)
+    spec = {
+        "argv": [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
+        "display_name": "Bash",
+        "language": "bash",
+        "env": {"PS1": "$"},
+    }
+    (directory / "kernel.json").write_text(json.dumps(spec))
+    assert install.install("bash", place=install.Place(user=True)).display_name == "RTC Bash"
+    made = run("bash.ipynb", tmp_path / "out.ipynb")
+    assert text(made.cells[1]) == "line 1\nline 2\nline 3\n"
+    assert "uname" in text(made.cells[4])
+
+
+def test_follow(kernel: Running, until: Callable[..., object], tmp_path: Path) -> None:
+    until(discovery.live, "the agent has said where it is", 30)
+    told = tmp_path / "told"
+    command = [sys.executable, str(EXAMPLES / "follow.py"), kernel.kernel_id]
+    with told.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=os.environ) as process:
+        try:
+            until(lambda: "following" in told.read_text(), "it follows", 30)
+            kernel.execute("print('höi')\n1 + 1")
+            until(lambda: "--- #1 ok" in told.read_text(), "the run is told", 30)
+            assert told.read_text().splitlines()[1:] == ["höi", "2", "--- #1 ok"]
+        finally:
+            process.kill()

@@ -1,0 +1,191 @@
+"""nbclient and papermill write the same notebook with RTC Python as with ipykernel, whatever its cells do."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from serving import eventually
+
+from rtc_kernel import connect
+from rtc_kernel.tables import ExecutionState, to_json
+
+LINK = re.compile(r"^rtc_kernel: view link: (\S+)$", re.MULTILINE)
+NAMES = ("rtc-python", "python3")
+
+CELLS = [
+    new_markdown_cell("# títle"),
+    new_code_cell("import sys\nprint('naïve ☃')\nprint('e', file=sys.stderr)\nprint('o')"),
+    new_code_cell("1 + 1"),
+    new_code_cell(""),
+    new_code_cell("from IPython.display import HTML, Image, JSON, clear_output, display, update_display"),
+    new_code_cell("shown = display(HTML('<b>1</b>'), display_id='d')\nshown.update(HTML('<b>2</b>'))"),
+    new_code_cell("update_display(HTML('<b>3</b>'), display_id='d')\ndisplay(HTML('again'), display_id='d')"),
+    new_code_cell("print('gone')\nclear_output()\nprint('stays')"),
+    new_code_cell("for n in range(3):\n    clear_output(wait=True)\n    print(n)\n    display(n)"),
+    new_code_cell("print('last')\nclear_output(wait=True)"),
+    new_code_cell("for n in range(101):\n    print(f'\\r{n:3} %', end='', flush=True)"),
+    new_code_cell("for n in range(3):\n    print('x' * n + '\\b' * n, end='', file=sys.stderr, flush=True)"),
+    new_code_cell("for n in range(1000):\n    print(n, flush=True)"),
+    new_code_cell("display({'application/json': {'n': 2**60, 'f': 0.1, 'é': [None, True]}}, raw=True)"),
+    new_code_cell("display({'image/png': 'iVBORw0KGgo='}, raw=True, metadata={'image/png': {'width': 10}})"),
+    new_code_cell("print('\\x1b[31mred\\x1b[0m \\x00 \\U0001f600')"),
+    new_code_cell("import subprocess\nsubprocess.run(['echo', 'from a process'], check=True);"),
+    new_code_cell("%%capture caught\nprint('captured')"),
+    new_code_cell("caught.stdout"),
+    new_code_cell("input('who? ')", metadata={"tags": ["raises-exception"]}),
+    new_code_cell("def f():\n    raise ValueError('naïve')\nf()", metadata={"tags": ["raises-exception"]}),
+    new_code_cell("import sys; sys.exit(3)", metadata={"tags": ["raises-exception"]}),
+    new_code_cell("1 +", metadata={"tags": ["raises-exception"]}),
+    new_code_cell("1 / 0", metadata={"tags": ["skip-execution"]}),
+    new_code_cell("'the end'"),
+]
+
+NEAR_MISS = new_code_cell("print('%rtc is a word'); '''\n%rtc\n'''")
+"""What looks like a line of ours and is none."""
+
+
+def on_loop(test: Callable[..., Any]) -> Callable[..., None]:
+    """Run an async test on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 90))
+
+    return run
+
+
+def made(*cells: NotebookNode, kernel: str = "python3") -> NotebookNode:
+    notebook = new_notebook(cells=[NotebookNode(cell) for cell in json.loads(json.dumps(cells))])
+    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+    return notebook
+
+
+def told(notebook: NotebookNode) -> list[dict[str, Any]]:
+    """A notebook's cells without what two runs need not have in common: ids, times, addresses, process numbers,
+    and where a stream is cut into messages, which hangs on ipykernel's timer."""
+    cells = json.loads(re.sub(r"ipykernel_\d+|0x[0-9a-f]+", "…", nbformat.writes(notebook)))["cells"]
+    for cell in cells:
+        del cell["id"]
+        for name in ("execution", "papermill"):
+            cell["metadata"].pop(name, None)
+        cell["outputs"] = joined(cell.get("outputs", ()))
+    return list(cells)
+
+
+def joined(outputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Outputs with neighbouring pieces of one stream as one."""
+    whole: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] == "stream":
+            output = {**output, "text": "".join(output["text"])}
+            if whole and whole[-1].get("name") == output["name"]:
+                output["text"] = whole.pop()["text"] + output["text"]
+        whole.append(output)
+    return whole
+
+
+def through_nbclient(kernel: str, path: Path) -> NotebookNode:
+    notebook = made(*CELLS, NEAR_MISS)
+    NotebookClient(notebook, kernel_name=kernel, timeout=60, iopub_timeout=60).execute(cwd=str(path))
+    return notebook
+
+
+def through_papermill(kernel: str, path: Path) -> NotebookNode:
+    source, target = path / f"{kernel}.ipynb", path / f"{kernel}-out.ipynb"
+    parameters = new_code_cell("n = 1", metadata={"tags": ["parameters"]})
+    nbformat.write(made(parameters, new_code_cell("print(n)"), *CELLS[1:13]), source)
+    papermill.execute_notebook(source, target, {"n": "naïve"}, kernel_name=kernel, progress_bar=False, iopub_timeout=60)
+    return nbformat.read(target, 4)
+
+
+@pytest.mark.parametrize("way", [through_nbclient, through_papermill])
+def test_the_same_notebook_comes_out(way: Callable[[str, Path], NotebookNode], tmp_path: Path) -> None:
+    ours, bare = (told(way(name, tmp_path)) for name in NAMES)
+    assert len(ours) == len(bare)
+    for mine, theirs in zip(ours, bare, strict=True):
+        assert mine == theirs
+
+
+def stop_nbclient(kernel: str, path: Path, cell: NotebookNode) -> tuple[NotebookNode, str]:
+    notebook = made(*CELLS[1:3], cell, new_code_cell("'never'"))
+    client = NotebookClient(notebook, kernel_name=kernel, timeout=60)
+    with pytest.raises(CellExecutionError) as caught:
+        client.execute()
+    return notebook, f"{caught.value.ename}: {caught.value.evalue}"
+
+
+def stop_papermill(kernel: str, path: Path, cell: NotebookNode) -> tuple[NotebookNode, str]:
+    source, target = path / f"{kernel}.ipynb", path / f"{kernel}-out.ipynb"
+    nbformat.write(made(*CELLS[1:3], cell, new_code_cell("'never'")), source)
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(source, target, kernel_name=kernel, progress_bar=False)
+    return nbformat.read(target, 4), f"{caught.value.ename}: {caught.value.evalue}"
+
+
+@pytest.mark.parametrize("way", [stop_nbclient, stop_papermill])
+@pytest.mark.parametrize("code", ["print('before')\n1 / 0", "input('who? ')", "import sys; sys.exit('bye')"])
+def test_the_same_notebook_is_left_behind_by_a_cell_that_fails(
+    way: Callable[[str, Path, NotebookNode], tuple[NotebookNode, str]], code: str, tmp_path: Path
+) -> None:
+    (ours, mine), (bare, theirs) = (way(name, tmp_path, new_code_cell(code)) for name in NAMES)
+    assert mine == theirs
+    assert told(ours) == told(bare)
+
+
+@pytest.mark.parametrize("kernel", NAMES)
+def test_a_kernel_that_dies_is_told_the_same(kernel: str) -> None:
+    notebook = made(new_code_cell("import os; os._exit(7)"))
+    with pytest.raises(Exception, match="Kernel died"):
+        NotebookClient(notebook, kernel_name=kernel, timeout=60).execute()
+
+
+@on_loop
+async def test_a_plain_nbclient_run_is_followed_by_the_link_on_its_kernels_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_KERNEL_SHARE", "view")
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    code = f"print('waiting', flush=True)\nprint(open({str(gate)!r}).read())"
+    notebook = made(new_code_cell(code), new_code_cell("6 * 7"), kernel="rtc-python")
+    client = NotebookClient(notebook, timeout=60)
+    log = tmp_path / "stderr"
+    with log.open("w") as stderr:
+        running = asyncio.create_task(client.async_execute(stderr=stderr), name="run")
+        await eventually(lambda: LINK.search(log.read_text()), "the link is on stderr", 30)
+        link = LINK.findall(log.read_text())[0]
+        async with connect(link) as doc:
+            await eventually(
+                lambda: [text(run) for run in doc.executions.values()] == ["waiting\n"], "the first cell prints"
+            )
+            assert next(iter(doc.executions.values())).state is ExecutionState.RUNNING
+            assert not running.done()
+            await asyncio.to_thread(gate.write_text, "go on")
+            await eventually(
+                lambda: [text(run) for run in doc.executions.values()] == ["waiting\ngo on\n", "42"], "it goes on"
+            )
+            await running
+    assert [text(cell) for cell in notebook.cells] == ["waiting\ngo on\n", "42"]
+
+
+def text(cell: Any) -> str:
+    """What a cell or an execution has put out so far, as plain text."""
+    return "".join(output.get("text") or output["data"]["text/plain"] for output in map(plain, cell.outputs))
+
+
+def plain(output: Any) -> dict[str, Any]:
+    return dict(output) if isinstance(output, NotebookNode) else to_json(output)

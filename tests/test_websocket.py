@@ -1,0 +1,614 @@
+"""The side socket over real sockets: who gets in, what they are sent, how they are closed."""
+
+import asyncio
+import functools
+import json
+import logging
+import os
+import socket
+import statistics
+import struct
+import time
+
+import pytest
+from pycrdt import Doc, Map, Provider
+from serving import KERNEL, SmallBackend, Socket, eventually, serving
+from tornado.httpclient import HTTPClientError
+
+from rtc_kernel import schema, yproto
+from rtc_kernel.agent.serve import Blob
+from rtc_kernel.agent.serve.websocket import Server
+from rtc_kernel.config import RTCKernel
+from rtc_kernel.errors import SetupError
+from rtc_kernel.tables import Execution, ExecutionState, PutMeta, to_json
+
+ROOM = f"/rooms/{KERNEL}/state"
+
+
+def on_loop(test):
+    """Run an async test on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
+
+    return run
+
+
+class Channel:
+    """What pycrdt's Provider wants of a connection."""
+
+    path = "state"
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        data = await self.connection.read_message()
+        if data is None:
+            raise StopAsyncIteration
+        return data
+
+    async def recv(self):
+        return await self.__anext__()
+
+    async def send(self, message):
+        await self.connection.write_message(message, binary=True)
+
+
+def same(doc, server):
+    return schema.read_executions(doc) == schema.read_executions(server.backend.document.doc)
+
+
+# --- following
+
+
+@on_loop
+async def test_a_peer_gets_the_document_and_then_every_update():
+    async with serving() as server:
+        row = server.run_cell()
+        follower = await server.follow()
+        for n in range(50):
+            server.print_text(row, f"é😀 {n}\n")
+        await follower.until(lambda: same(follower.doc, server), "the same rows")
+
+
+@on_loop
+async def test_a_stock_pycrdt_provider_follows_though_it_echoes_every_update():
+    async with serving() as server:
+        row = server.run_cell()
+        server.print_text(row, "before\n")
+        connection = await server.connect("view")
+        doc = Doc()
+        async with Provider(doc, Channel(connection)) as provider:
+            await provider.synced.wait()
+            for n in range(20):
+                server.print_text(row, f"{n}\n")
+                await asyncio.sleep(0)
+            await eventually(lambda: same(doc, server), "the provider's replica is ours")
+            assert len(server.server.peers) == 1
+            connection.close()
+        await eventually(lambda: not server.server.peers, "the peer is gone")
+
+
+@on_loop
+async def test_a_peer_that_writes_is_closed_and_the_others_go_on():
+    async with serving() as server:
+        good, bad = await server.follow("view"), await server.follow("own")
+        bad.doc.get("executions", type=Map)["mine"] = 1
+        await bad.send(yproto.update(bad.doc.get_update()))
+        assert await bad.closed() == 4403
+        assert isinstance(bad.messages[-1], yproto.Denied)
+        server.run_cell()
+        await good.until(lambda: same(good.doc, server), "updates go on")
+        assert "mine" not in set(server.backend.document.doc["executions"].keys())
+
+
+@on_loop
+async def test_awareness_reaches_the_others_and_the_sender_and_goes_with_its_peer():
+    async with serving() as server:
+        ada, bob = await server.follow(), await server.follow()
+        here, gone = (yproto.Entry(7, 1, state) for state in ('{"name":"ada"}', "null"))
+        await ada.send(yproto.awareness([here]))
+        for peer in (ada, bob):
+            await peer.until(lambda peer=peer: yproto.Awareness((here,)) in peer.messages, "ada is here")
+        ada.connection.close()
+        await bob.until(lambda: yproto.Awareness((gone,)) in bob.messages, "ada is gone")
+
+
+@on_loop
+async def test_a_quiet_connection_gets_a_message_every_ping_s():
+    async with serving(ping_s=0.5, auth_s=0.5) as server:
+        follower = await server.follow()
+        await follower.until(lambda: follower.messages.count(yproto.Awareness(())) >= 2, "two signs of life")
+
+
+@on_loop
+async def test_an_update_is_in_the_socket_within_a_millisecond():
+    async with serving() as server:
+        row = server.run_cell()
+        follower = await server.follow()
+        took = []
+        for n in range(200):
+            before = time.perf_counter()
+            server.print_text(row, f"{n}\n")
+            took.append(time.perf_counter() - before)
+            await follower.receive()
+        follower.connection.close()
+    assert statistics.median(took) < 0.001  # 0.1 ms on a quiet machine
+
+
+# --- who gets in
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        ({"token": None}, 4401),
+        ({"token": "wrong"}, 4401),
+        ({"token": None, "path": f"{ROOM}?token=wrong"}, 4401),
+        ({"path": "/rooms/other/state"}, 4404),
+        ({"path": f"/rooms/{KERNEL}/secrets"}, 4404),
+        ({"path": f"{ROOM}?epoch=0123456789abcdef"}, 4409),
+    ],
+)
+@on_loop
+async def test_who_may_not_follow_is_accepted_told_and_closed_for_good(where, code):
+    async with serving() as server:
+        connection = await server.connect(**where)
+        assert isinstance(yproto.read_message(await connection.read_message()), yproto.Denied)
+        assert await connection.read_message() is None
+        assert connection.close_code == code
+        assert not server.server.peers
+
+
+@on_loop
+async def test_the_token_is_taken_from_header_subprotocol_cookie_or_query():
+    async with serving() as server:
+        secret, cookie = server.tokens["view"], server.server.cookie
+        for headers, path in (
+            ({"Authorization": f"Bearer {secret}"}, ROOM),
+            ({"Sec-WebSocket-Protocol": f"other, rtc.token.{secret}"}, ROOM),
+            ({"Cookie": f"{cookie}={secret}"}, ROOM),
+            ({}, f"{ROOM}?token={secret}&epoch={server.backend.document.epoch}"),
+        ):
+            connection = await server.connect(None, path, **headers)
+            await connection.write_message(yproto.step1(b"\x00"), binary=True)
+            assert isinstance(yproto.read_message(await connection.read_message()), yproto.Step2)
+            if "Sec-WebSocket-Protocol" in headers:
+                assert connection.selected_subprotocol == f"rtc.token.{secret}"
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:80", "Origin": "http://evil.example:80"},
+    ],
+)
+@on_loop
+async def test_a_foreign_origin_or_host_is_refused(headers):
+    async with serving() as server:
+        with pytest.raises(HTTPClientError) as error:
+            await server.connect("own", **headers)
+        assert error.value.code == 403
+        answer = await server.fetch("/api/health", **headers)
+        assert answer.code == 403
+        assert set(json.loads(answer.body)) == {"error", "remedy"}
+
+
+@on_loop
+async def test_our_own_origin_and_configured_ones_may_connect():
+    async with serving(allow_origins=["https://hub.example"]) as server:
+        for headers in (
+            {"Origin": f"http://127.0.0.1:{server.port}"},
+            {"Host": "localhost:8888", "Origin": "http://localhost:8888"},
+            {"Host": "hub.example", "Origin": "https://hub.example"},
+        ):
+            connection = await server.connect("view", **headers)
+            await connection.write_message(yproto.step1(b"\x00"), binary=True)
+            assert await connection.read_message()
+            connection.close()
+        answer = await server.fetch("/api/health", Origin="https://hub.example")
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://hub.example"
+        preflight = await server.fetch("/api/share", None, "OPTIONS", Origin="https://hub.example")
+        assert preflight.code == 204
+        assert "Access-Control-Allow-Origin" not in (await server.fetch("/api/health")).headers
+
+
+@on_loop
+async def test_no_more_peers_than_the_setting():
+    async with serving(peers=2) as server:
+        peers = [await server.follow() for _ in range(2)]
+        third = await server.connect()
+        await third.read_message()
+        assert await third.read_message() is None
+        assert third.close_code == 4430
+        for peer in peers:
+            peer.connection.close()
+
+
+# --- who is closed
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"", 4400), (b"\x00\x00\x05", 4400), (b"\x09\x09", 4400), (bytes(2000), 4413), ("text", 4400)]
+)
+@on_loop
+async def test_bad_messages_close_their_sender_only(data, code):
+    async with serving(message_bytes=1024) as server:
+        good, bad = await server.follow(), await server.follow()
+        await bad.connection.write_message(data, binary=isinstance(data, bytes))
+        assert await bad.closed() == code
+        server.run_cell()
+        await good.until(lambda: same(good.doc, server), "updates go on")
+
+
+@on_loop
+async def test_a_huge_message_is_cut_off_before_it_is_read():
+    async with serving(message_bytes=1024) as server:
+        bad = await server.follow()
+        await bad.connection.write_message(bytes(100_000), binary=True)
+        assert await bad.closed() in (1009, None)
+
+
+@on_loop
+async def test_a_peer_that_says_nothing_is_closed_in_time():
+    async with serving(auth_s=0.2) as server:
+        connection = await server.connect()
+        assert await asyncio.wait_for(connection.read_message(), 5) is None
+        assert connection.close_code == 4408
+
+
+@on_loop
+async def test_a_half_sent_request_is_closed_in_time():
+    async with serving(auth_s=0.2) as server:
+        half_body = b"POST /api/share HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"
+        for start in (b"", b"GET /api/health HTTP/1.1\r\nHost: loc", half_body):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(start)
+            assert b"200 OK" not in await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            await writer.wait_closed()
+
+
+@on_loop
+async def test_headers_and_bodies_before_authentication_are_bounded():
+    async with serving(auth_bytes=2048) as server:
+        for request in (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 4096 + b"\r\n\r\n",
+            b"POST /api/share HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4096\r\n\r\n" + b"x" * 4096,
+            b"PUT /api/notebook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4096\r\n\r\n" + b"x" * 4096,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request)
+            answer = await asyncio.wait_for(reader.read(), 5)
+            assert not answer.startswith(b"HTTP/1.1 2")
+            writer.close()
+            await writer.wait_closed()
+
+
+async def slow_peer(server: Socket) -> socket.socket:
+    """A peer with small buffers that syncs and then does not read."""
+    loop = asyncio.get_running_loop()
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await loop.sock_connect(raw, ("127.0.0.1", server.port))
+    lines = [
+        f"GET {ROOM} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        f"Authorization: Bearer {server.tokens['view']}", "", "",
+    ]  # fmt: skip
+    await loop.sock_sendall(raw, "\r\n".join(lines).encode())
+    step1 = yproto.step1(b"\x00")
+    await loop.sock_sendall(raw, bytes((0x82, 0x80 | len(step1))) + bytes(4) + step1)
+    return raw
+
+
+async def read_close_code(raw: socket.socket) -> int:
+    """Read frames until the close frame; its code."""
+    loop, data = asyncio.get_running_loop(), b""
+    while b"\r\n\r\n" not in data:
+        data += await loop.sock_recv(raw, 65536)
+    data = data.partition(b"\r\n\r\n")[2]
+    while True:
+        while len(data) >= 10 or (len(data) >= 4 and data[1] < 126):
+            size, at = data[1], 2
+            if size == 126:
+                size, at = struct.unpack_from("!H", data, 2)[0], 4
+            elif size == 127:
+                size, at = struct.unpack_from("!Q", data, 2)[0], 10
+            if len(data) < at + size:
+                break
+            if data[0] == 0x88:
+                return struct.unpack_from("!H", data, at)[0]
+            data = data[at + size :]
+        more = await asyncio.wait_for(loop.sock_recv(raw, 1 << 20), 10)
+        assert more, "the connection was cut without a close frame"
+        data += more
+
+
+@pytest.mark.parametrize("limit", [{"outbox_messages": 20}, {"outbox_bytes": 64 * 1024}])
+@on_loop
+async def test_a_peer_that_does_not_read_is_closed_as_slow_while_another_follows(limit):
+    async with serving(**limit) as server:
+        row = server.run_cell()
+        raw = await slow_peer(server)
+        good = await server.follow()
+        await eventually(lambda: len(server.server.peers) == 2, "both are there")
+        slow = next(iter(server.server.peers))
+        await eventually(lambda: slow.session.state.value == "following", "the slow peer follows")
+        sent = 0
+        while slow in server.server.peers:
+            server.print_text(row, os.urandom(8192).hex())
+            sent += 1
+            assert sent < 5000
+            await good.until(lambda: same(good.doc, server), "the other peer has every update")
+        assert await read_close_code(raw) == 4508
+        raw.close()
+
+
+@on_loop
+async def test_the_first_sync_may_be_larger_than_the_outbox():
+    async with serving(outbox_bytes=64 * 1024) as server:
+        server.print_text(server.run_cell(), "x" * 4_000_000)
+        follower = await server.follow()
+        assert same(follower.doc, server)
+
+
+@on_loop
+async def test_revoking_closes_the_connections_of_that_token_at_once():
+    async with serving() as server:
+        view, run = await server.follow("view"), await server.follow("run")
+        answer = await server.fetch("/api/share/view", "own", "DELETE")
+        assert json.loads(answer.body) == {"revoked": "view"}
+        assert await view.closed() == 4431
+        server.run_cell()
+        await run.until(lambda: same(run.doc, server), "the other one follows on")
+        assert (await server.fetch("/api/history", "view")).code == 401
+        assert (await server.fetch("/api/share/view", "own", "DELETE")).code == 404
+
+
+@on_loop
+async def test_an_expired_token_closes_its_connection():
+    async with serving() as server:
+        shared = json.loads((await server.fetch("/api/share", "own", "POST", {"expires_s": 0.3})).body)
+        follower = await server.follow(shared["token"])
+        assert await follower.closed() == 4401
+        assert (await server.connect(shared["token"])) is not None
+
+
+@on_loop
+async def test_a_new_epoch_closes_everybody():
+    async with serving() as server:
+        follower = await server.follow()
+        server.backend.document = server.backend.new_document()
+        server.server.begin_epoch()
+        assert await follower.closed() == 4409
+        again = await server.follow()
+        server.run_cell()
+        await again.until(lambda: same(again.doc, server), "the new life is followed")
+        late = await server.connect()
+        await late.write_message(yproto.step1(follower.doc.get_state()), binary=True)
+        assert await late.read_message() is None
+        assert late.close_code == 4409
+
+
+@on_loop
+async def test_stopping_tells_the_peers_to_come_back():
+    async with serving() as server:
+        follower = await server.follow()
+        closed = asyncio.create_task(follower.closed(), name="closed")
+        await server.server.stop()
+        assert await closed == 1012
+
+
+# --- HTTP
+
+
+@on_loop
+async def test_health_says_little_to_strangers_and_more_to_peers():
+    async with serving() as server:
+        assert set(json.loads((await server.fetch("/api/health", None)).body)) == {"status", "version"}
+        health = json.loads((await server.fetch("/api/health", "view")).body)
+        assert health["kernel"]["state"] == "idle"
+        assert (health["room"], health["epoch"]) == (f"{KERNEL}/state", server.backend.document.epoch)
+        assert (health["role"], health["coverage"], health["schema"], health["peers"]) == ("view", "full", 1, 0)
+
+
+@on_loop
+async def test_history_is_paged_and_single_records_are_found():
+    backend = SmallBackend()
+    backend.rows = [Execution(id=f"e{n}", seq=n, code="é", state=ExecutionState.OK) for n in range(1, 6)]
+    async with serving(backend) as server:
+        page = json.loads((await server.fetch("/api/history?limit=2", "view")).body)
+        assert [row["seq"] for row in page["executions"]] == [5, 4]
+        page = json.loads((await server.fetch(f"/api/history?limit=9&before={page['next']}")).body)
+        assert ([row["seq"] for row in page["executions"]], page["next"]) == ([3, 2, 1], None)
+        assert json.loads((await server.fetch("/api/executions/e3", "view")).body) == to_json(backend.rows[2])
+        assert (await server.fetch("/api/executions/e9", "view")).code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "token", "code", "word"),
+    [
+        ("grep=(", "own", 400, "regular expression"),
+        ("grep=a", "view", 403, "regular expression"),
+        ("limit=0", "own", 400, "limit"),
+        ("limit=x", "own", 400, "limit"),
+        ("state=done", "own", 400, "state"),
+        ("nonsense=1", "own", 400, "nonsense"),
+        ("", None, 401, "token"),
+    ],
+)
+@on_loop
+async def test_a_history_query_that_cannot_be_names_what_is_wrong(query, token, code, word):
+    async with serving() as server:
+        answer = await server.fetch(f"/api/history?{query}", token)
+        assert answer.code == code
+        assert word in json.loads(answer.body)["error"]
+
+
+@on_loop
+async def test_numbers_that_are_no_json_are_null():
+    backend = SmallBackend()
+    backend.rows = [Execution(id="e", seq=1, metadata={"x": float("nan"), "t": "\ud800"})]
+    async with serving(backend) as server:
+        metadata = json.loads((await server.fetch("/api/executions/e")).body)["metadata"]
+        assert metadata == {"x": None, "t": "?"}
+
+
+@on_loop
+async def test_blobs_are_immutable_private_and_sandboxed():
+    backend = SmallBackend()
+    backend.blobs["sha256:" + "a" * 64] = Blob(b"<script>", "text/html")
+    backend.blobs["sha256:" + "b" * 64] = Blob(b"x", "text/html\r\nX: y")
+    async with serving(backend) as server:
+        answer = await server.fetch("/blobs/" + "a" * 64, "view")
+        assert answer.body == b"<script>"
+        assert "immutable" in answer.headers["Cache-Control"]
+        assert "private" in answer.headers["Cache-Control"]
+        assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        odd = await server.fetch("/blobs/" + "b" * 64, "view")
+        assert odd.headers["Content-Type"] == "application/octet-stream"
+        assert (await server.fetch("/blobs/" + "a" * 64, None)).code == 401
+        assert (await server.fetch("/blobs/" + "c" * 64)).code == 404
+        assert (await server.fetch("/blobs/..%2f..%2fetc")).code == 404
+
+
+@on_loop
+async def test_only_an_owner_shares_lists_clears_and_puts():
+    async with serving() as server:
+        for method, path in (
+            ("GET", "/api/peers"), ("GET", "/api/share"), ("POST", "/api/share"), ("DELETE", "/api/share/view"),
+            ("PUT", "/api/notebook"), ("POST", "/api/clear"),
+        ):  # fmt: skip
+            body = None if method in ("GET", "DELETE") else {}
+            assert (await server.fetch(path, "run", method, body)).code == 403
+            assert (await server.fetch(path, None, method, body)).code == 401
+        assert server.backend.cleared == 0
+
+
+@on_loop
+async def test_an_owner_shares_and_the_link_works():
+    async with serving() as server:
+        body = {"role": "run", "name": "ada", "expires_s": 60}
+        shared = json.loads((await server.fetch("/api/share", "own", "POST", body)).body)
+        assert set(shared) == {"name", "role", "token", "url", "proxied_url", "expires_at"}
+        assert shared["url"] == f"http://127.0.0.1:{server.port}/?token={shared['token']}"
+        assert shared["proxied_url"] == f"/proxy/{server.port}/?token={shared['token']}"
+        await server.follow(shared["token"])
+        (peer,) = json.loads((await server.fetch("/api/peers")).body)["peers"]
+        assert (peer["name"], peer["role"], peer["state"]) == ("ada", "run", "following")
+        tokens = json.loads((await server.fetch("/api/share")).body)["tokens"]
+        assert [token["name"] for token in tokens] == ["view", "run", "own", "ada"]
+        assert "hash" not in tokens[0]
+        assert (await server.fetch("/api/share", "own", "POST", body)).code == 400
+        for bad in ({"role": "god"}, {"name": 1}, {"expires_s": "soon"}, {"expires_s": -1}, [], {"expires_s": True}):
+            answer = await server.fetch("/api/share", "own", "POST", bad)
+            assert answer.code == 400, bad
+            assert set(json.loads(answer.body)) == {"error", "remedy"}
+
+
+@on_loop
+async def test_an_owner_puts_a_notebook_and_clears():
+    async with serving() as server:
+        cells = [{"id": "a", "cell_type": "code", "source": "x" * 100_000}]
+        answer = await server.fetch("/api/notebook", "own", "PUT", {"path": "n.ipynb", "cells": cells})
+        assert json.loads(answer.body) == {"cells": 1}
+        notebook, (cell,) = server.backend.cells
+        assert (notebook, cell.id, cell.index, len(cell.source)) == ("n.ipynb", "a", 0, 100_000)
+        for bad in ({}, {"path": "n", "cells": [1]}, {"path": "n", "cells": [{"id": "a"}]}):
+            assert (await server.fetch("/api/notebook", "own", "PUT", bad)).code == 400
+        await server.fetch("/api/clear", "own", "POST", {})
+        assert server.backend.cleared == 1
+
+
+@on_loop
+async def test_a_token_in_the_first_url_becomes_a_cookie():
+    async with serving() as server:
+        answer = await server.fetch(f"/?token={server.tokens['view']}", None)
+        assert (answer.code, answer.headers["Location"]) == (302, "./")
+        cookie = answer.headers["Set-Cookie"]
+        assert cookie.startswith(f"{server.server.cookie}=")
+        assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
+        own = await server.fetch("/api/history", None, Cookie=cookie.partition(";")[0])
+        assert own.code == 200
+        wrong = await server.fetch("/?token=wrong", None)
+        assert wrong.code == 302
+        assert "Set-Cookie" not in wrong.headers
+
+
+@on_loop
+async def test_every_answer_has_the_safe_headers_and_the_page_its_policy():
+    async with serving() as server:
+        for path in ("/", "/page.js", "/page.css", "/api/health", "/api/nothing", "/etc/passwd"):
+            answer = await server.fetch(path, None)
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert "Server" not in answer.headers
+        page = await server.fetch("/", None)
+        assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+        assert answer.code == 404
+        assert set(json.loads(answer.body)) == {"error", "remedy"}
+
+
+@on_loop
+async def test_no_token_is_in_any_log(caplog):
+    caplog.set_level(logging.DEBUG)
+    async with serving() as server:
+        secret = server.tokens["own"]
+        for path in ("/", "/api/health", "/api/nothing", "/api/history", ROOM):
+            await server.fetch(f"{path}?token={secret}", None)
+            await server.fetch(f"{path}?token={secret}&limit=x", None, Host="evil.example")
+        server.backend.history = None  # an error of ours: the traceback is logged, the query not
+        assert (await server.fetch(f"/api/history?token={secret}", None)).code == 500
+        follower = await server.follow("own")
+        follower.connection.close()
+    assert "failed" in caplog.text
+    assert secret not in caplog.text
+
+
+@on_loop
+async def test_a_taken_port_is_replaced_and_the_caller_is_told():
+    async with serving() as server:
+        other = Server(SmallBackend(), RTCKernel(port=server.port), kernel=KERNEL)
+        bound = other.listen()
+        assert bound.moved
+        assert bound.port not in (0, server.port)
+        await other.stop()
+        same_port = Server(SmallBackend(), RTCKernel(), kernel=KERNEL)
+        assert not same_port.listen(bound.port).moved
+        assert same_port.port == bound.port
+        await same_port.stop()
+
+
+@on_loop
+async def test_an_address_that_is_not_ours_is_the_users_to_mend():
+    with pytest.raises(SetupError):
+        Server(SmallBackend(), RTCKernel(ip="192.0.2.1"), kernel=KERNEL).listen()
+
+
+@on_loop
+async def test_peers_come_and_go_without_leaking():
+    async with serving() as server:
+        counts = []
+        for _ in range(3):
+            for _ in range(15):
+                follower = await server.follow()
+                server.push(PutMeta({"n": time.time()}))
+                follower.connection.close()
+            await eventually(lambda: not server.server.peers, "all are gone")
+            await eventually(lambda: len(os.listdir("/proc/self/fd")) < 60, "sockets are closed")
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert counts[-1] <= counts[0] + 2
