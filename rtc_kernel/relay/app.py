@@ -243,6 +243,7 @@ class Relay:
                     self._gate_at = self._gate_at or now + GATE_S
                 if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
                     self._gate_open = True
+                    self.launch.release_ports()
                     self._agent_at = min(self._agent_at, now + AGENT_AFTER_S)
                     poller.register(shell_front, zmq.POLLIN)
                     poller.register(control_front, zmq.POLLIN)

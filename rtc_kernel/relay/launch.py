@@ -21,7 +21,7 @@ from .connection import Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from typing import Any
 
     from ..config import RTCKernel
@@ -77,6 +77,7 @@ class Launch:
         named: name of the kernelspec behind us; empty: ipykernel of this Python.
         configured: the settings, where a configuration file made us read them already.
         wakeup: becomes readable when a signal came; each byte is a signal's number.
+        held_ports: keep the child's ports from others until it has bound them; then :meth:`release_ports`.
     """
 
     def __init__(self, options: Options) -> None:
@@ -87,6 +88,7 @@ class Launch:
         configured = self.configured.kernel if self.configured else ""
         self.named = options.kernel or _quick_setting(options, "kernel") or configured
         self.spec: ChildSpec = find_spec(self.named)
+        self.held_ports: list[socket.socket] = []
         self.back, self.child = self._prepare()
         self.wakeup, self._wakeup_writer = socket.socketpair()
 
@@ -99,9 +101,19 @@ class Launch:
         # A Unix socket holds 208 KiB, TCP several MiB: over ipc a relay that gets no processor for 200 ms loses
         # lines that a bare kernel's client gets. So ipc is for fronts that are not plain TCP themselves.
         wanted = transport == "ipc" or (transport == "auto" and not self.front.is_plain_tcp)
-        ipc = wanted and (transport == "ipc" or self.spec.speaks_ipc(known))
-        back = connections.for_child(self.front, ipc=ipc and not WINDOWS, ports=None if ipc else _free_ports())
+        ipc = wanted and (transport == "ipc" or self.spec.speaks_ipc(known)) and not WINDOWS
+        ports: dict[str, int] = {}
+        if not ipc:
+            taken = {self.front.info.get(name) for name in connections.PORT_NAMES}
+            self.held_ports, ports = _free_ports(taken)
+        back = connections.for_child(self.front, ipc=ipc, ports=ports)
         return back, Child(self.spec, back.path, self.options.child_arguments)
+
+    def release_ports(self) -> None:
+        """The child has bound its ports."""
+        for holder in self.held_ports:
+            holder.close()
+        self.held_ports.clear()
 
     def start(self) -> None:
         """Start the child.
@@ -167,13 +179,27 @@ def _config_file_exists() -> bool:
     )
 
 
-def _free_ports() -> dict[str, int]:
-    """A free loopback port for each channel of a child that does not speak ipc."""
-    holders = [socket.socket() for _ in connections.PORT_NAMES]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return {name: holder.getsockname()[1] for name, holder in zip(connections.PORT_NAMES, holders, strict=True)}
-    finally:
-        for holder in holders:
-            holder.close()
+def _free_ports(taken: Container[object]) -> tuple[list[socket.socket], dict[str, int]]:
+    """A loopback port for each channel of a child that does not speak ipc, and what keeps others from them.
+
+    Whoever asks the system for a port gets one that nobody has bound, and of those it gives every second one only: of
+    600 kernels one was given a port that a frontend's manager had chosen, and not bound yet. So the ports stay
+    bound here while the child starts. Linux lets it bind them all the same, because both say SO_REUSEADDR (libzmq
+    does) and we do not listen; elsewhere they have to be free again at once.
+
+    Args:
+        taken: ports that somebody else has chosen already.
+    """
+    holders: list[socket.socket] = []
+    rejected: list[socket.socket] = []
+    while len(holders) < len(connections.PORT_NAMES):
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        (rejected if holder.getsockname()[1] in taken else holders).append(holder)
+    ports = {name: holder.getsockname()[1] for name, holder in zip(connections.PORT_NAMES, holders, strict=True)}
+    if not sys.platform.startswith("linux"):
+        rejected, holders = rejected + holders, []
+    for holder in rejected:
+        holder.close()
+    return holders, ports
