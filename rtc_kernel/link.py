@@ -11,7 +11,7 @@ relay → agent                                   agent → relay
 ``Gap``      seq: the spool was full            ``Emit``    publish on iopub, or reply to one client
 ``Child``    seq: the child's life              ``Answer``  to an ``Ask``
 ``Ask``      a %rtc line, wants an ``Answer``   ``Act``     interrupt or restart the child
-``Taken``    a message for our own comm
+``Taken``    a message for our own comm          ``Submit``  a message to the child, as of one more client
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from .errors import LocalError, Reason, RemoteError
 
 MAX_FRAME_BYTES = 1 << 31
 """A frame larger than this is no frame: the stream is out of step."""
+
+
+AGENT_IDENT = b"rtc-agent"
+"""The routing id under which the agent is a client of the kernel: replies to it reach nobody but the tap."""
 
 
 class Channel(IntEnum):
@@ -50,7 +54,9 @@ class Hello:
     """Who the relay is. ``info`` (JSON): ``version``, ``relay_id``, ``kernel_id``, ``connection_file``,
     ``key`` (text), ``signature_scheme``, ``kernel_name``, ``display_name``, ``language``, ``notebook``
     (path or null), ``host``, ``child_pid``, ``argv`` (settings for the agent), ``started_at``,
-    ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty)."""
+    ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty),
+    ``spool_seq`` (the last record that was numbered before this agent was started: once the agent has had it, it
+    knows of everything that an agent before it has sent)."""
 
     info: dict[str, Any]
 
@@ -145,13 +151,22 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Submit:
+    """Send these signed frames to the child on shell, control or stdin, as if a client had sent them:
+    ``[AGENT_IDENT, DELIM, …]``."""
+
+    channel: Channel
+    frames: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """Something to do to the child. ``info`` (JSON): ``action`` (``interrupt`` | ``restart``)."""
 
     info: dict[str, Any]
 
 
-Record = Hello | Tapped | Gap | Child | Ask | Taken | Ready | Ack | Emit | Answer | Act
+Record = Hello | Tapped | Gap | Child | Ask | Taken | Ready | Ack | Emit | Answer | Act | Submit
 
 _CHANNELS = dict(enumerate(Channel))
 _WAYS = dict(enumerate(Way))
@@ -191,6 +206,8 @@ def encode(record: Record) -> bytes:
             kind, body = 10, _SEQ.pack(ask_id) + _json(info)
         case Act(info):
             kind, body = 11, _json(info)
+        case Submit(channel, frames):
+            kind, body = 12, _EMIT.pack(channel, len(frames)) + _join(frames)
         case _:
             assert_never(record)
     size = len(body) + 1
@@ -270,6 +287,9 @@ def _decode(kind: int, body: memoryview) -> Record:
             return Answer(_SEQ.unpack_from(body)[0], _object(body[_SEQ.size :]))
         case 11:
             return Act(_object(body))
+        case 12:
+            channel, count = _EMIT.unpack_from(body)
+            return Submit(_CHANNELS[channel], _frames(body, _EMIT.size, count))
         case _:
             raise RemoteError(Reason.MALFORMED, f"unknown link record {kind}")
 

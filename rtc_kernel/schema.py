@@ -39,6 +39,7 @@ from .tables import (
     Change,
     ClearOutputs,
     Comm,
+    DropQuery,
     Execution,
     ExecutionState,
     Json,
@@ -52,6 +53,9 @@ from .tables import (
     PutExecution,
     PutKernel,
     PutMeta,
+    PutQuery,
+    Query,
+    QueryState,
     SetOutput,
     WriteText,
 )
@@ -191,6 +195,11 @@ class Writer:
                             del messages[: len(messages) - COMM_MESSAGES_KEPT]
                 case PutCells(notebook, cells):
                     self._put_cells(notebook, cells)
+                case PutQuery(query, columns):
+                    _put(self.queries, query, columns)
+                case DropQuery(query):
+                    if query in self.queries:
+                        del self.queries[query]
                 case PutBlob():
                     pass  # the document has only the reference
                 case _:
@@ -375,7 +384,7 @@ def _size(text: str) -> int:
 # --- reading -----------------------------------------------------------------------------------------------
 
 _INTS = frozenset({"seq", "generation", "execution_count", "exit_code", "index", "schema"})
-_PLAIN = frozenset({"data", "metadata", "error", "input", "state", "messages"})
+_PLAIN = frozenset({"data", "metadata", "error", "input", "state", "messages", "result"})
 _EXECUTION_DEFAULTS: Json = {
     field.name: getattr(Execution(id=""), field.name)
     for field in fields(Execution)
@@ -464,6 +473,24 @@ def read_meta(doc: YDoc) -> Json:
     return {name: _plain(value) for name, value in (doc.get("meta", type=Map).to_py() or {}).items()}
 
 
+def read_query(query: str, row: YMap) -> Query:
+    """A row of ``queries`` as a record."""
+    return _query(query, row.to_py() or {})
+
+
+def read_queries(doc: YDoc) -> list[Query]:
+    """All queries, in the order in which they were asked."""
+    rows = [_query(key, value) for key, value in _table(doc, "queries")]
+    return sorted(rows, key=lambda row: (row.asked_at or 0.0, row.id))
+
+
+def _query(key: str, value: Json) -> Query:
+    values = _known(Query, value)
+    if "state" in values:
+        values["state"] = QueryState(values["state"])
+    return Query(id=key, **values)
+
+
 def read_cell(cell: str, row: YMap) -> Cell:
     """A row of ``cells`` as a record."""
     return Cell(id=cell, **_known(Cell, row.to_py() or {}))
@@ -479,7 +506,7 @@ def _table(doc: YDoc, name: str) -> list[tuple[str, Json]]:
     return list((doc.get(name, type=Map).to_py() or {}).items())
 
 
-def _known(record: type[Execution | Kernel | Comm | Cell | Output], row: Mapping[str, Any]) -> Json:
+def _known(record: type[Execution | Kernel | Comm | Cell | Output | Query], row: Mapping[str, Any]) -> Json:
     values: Json = {}
     for field in fields(record):
         if field.name in row and field.name != "id":

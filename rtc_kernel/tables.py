@@ -9,6 +9,13 @@ either may come first and outputs may stand between them. ``aborted`` is the ker
 did not begin. ``cancelled`` is ours: taken back before it was sent. ``lost`` says that nobody knows: the kernel
 or the agent died. An end state is never left, so a reader that saw one may forget the row.
 A kernel may restart from any state, and from ``dead`` too: the same kernel id gets a new generation.
+
+A request is *requested* once the agent has stored it: that is its acknowledgement. It is *accepted* when the agent has
+decided to send it and has stored that too, under the id of the execution that it becomes; only then it is sent, so
+whoever dies in between leaves either a row that was never sent or one that is known by its execution. *held*: what
+was waiting when the agent or the kernel stopped; somebody has to release or drop it. It ends *done* (its execution
+says how it went; one that was taken back has a ``cancelled`` one) or *refused*, with the reason. Only a row whose
+message provably never reached the kernel steps back from *accepted* to *held* or *requested*.
 """
 
 from __future__ import annotations
@@ -49,7 +56,26 @@ class KernelState(StrEnum):
     DEAD = "dead"
 
 
-_E, _K = ExecutionState, KernelState
+class RequestState(StrEnum):
+    """The life of one request."""
+
+    REQUESTED = "requested"
+    HELD = "held"
+    ACCEPTED = "accepted"
+    DONE = "done"
+    REFUSED = "refused"
+
+
+class QueryState(StrEnum):
+    """The life of one question to the kernel."""
+
+    TO_PROCESS = "to_process"
+    IN_PROGRESS = "in_progress"
+    DONE = "done"
+    FAILED = "failed"
+
+
+_E, _K, _R, _Q = ExecutionState, KernelState, RequestState, QueryState
 
 EXECUTION_TRANSITIONS: Mapping[ExecutionState, frozenset[ExecutionState]] = {
     _E.QUEUED: frozenset({_E.RUNNING, _E.OK, _E.ERROR, _E.ABORTED, _E.CANCELLED, _E.LOST}),
@@ -69,9 +95,32 @@ KERNEL_TRANSITIONS: Mapping[KernelState, frozenset[KernelState]] = {
     _K.DEAD: frozenset({_K.STARTING, _K.RESTARTING}),
 }
 
-END_STATES = frozenset(state for state, after in EXECUTION_TRANSITIONS.items() if not after)
+REQUEST_TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = {
+    _R.REQUESTED: frozenset({_R.HELD, _R.ACCEPTED, _R.DONE, _R.REFUSED}),
+    _R.HELD: frozenset({_R.REQUESTED, _R.DONE, _R.REFUSED}),
+    _R.ACCEPTED: frozenset({_R.DONE, _R.HELD, _R.REQUESTED}),
+    _R.DONE: frozenset(),
+    _R.REFUSED: frozenset(),
+}
 
-State = TypeVar("State", ExecutionState, KernelState)
+QUERY_TRANSITIONS: Mapping[QueryState, frozenset[QueryState]] = {
+    _Q.TO_PROCESS: frozenset({_Q.IN_PROGRESS, _Q.FAILED}),
+    _Q.IN_PROGRESS: frozenset({_Q.DONE, _Q.FAILED}),
+    _Q.DONE: frozenset({_Q.TO_PROCESS}),
+    _Q.FAILED: frozenset({_Q.TO_PROCESS}),
+}
+
+END_STATES = frozenset(state for state, after in EXECUTION_TRANSITIONS.items() if not after)
+REQUEST_END_STATES = frozenset(state for state, after in REQUEST_TRANSITIONS.items() if not after)
+
+_TRANSITIONS: Mapping[type[StrEnum], Mapping[Any, frozenset[Any]]] = {
+    ExecutionState: EXECUTION_TRANSITIONS,
+    KernelState: KERNEL_TRANSITIONS,
+    RequestState: REQUEST_TRANSITIONS,
+    QueryState: QUERY_TRANSITIONS,
+}
+
+State = TypeVar("State", ExecutionState, KernelState, RequestState, QueryState)
 
 
 def advance(state: State, to: State) -> State:
@@ -80,10 +129,7 @@ def advance(state: State, to: State) -> State:
     Raises:
         LocalError: the table does not have this step; nothing has changed.
     """
-    table: Mapping[Any, frozenset[Any]] = (
-        EXECUTION_TRANSITIONS if isinstance(state, ExecutionState) else KERNEL_TRANSITIONS
-    )
-    if to not in table[state]:
+    if to not in _TRANSITIONS[type(state)][state]:
         raise LocalError(f"no step from {state.value} to {to.value}")
     return to
 
@@ -234,7 +280,65 @@ class Cell:
     source: str
 
 
-def to_json(record: Execution | Kernel | Comm | Cell | Output) -> Json:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A row of ``requests``, once the agent has taken it.
+
+    Attributes:
+        id: the key, made by the peer.
+        action: ``execute`` | ``interrupt`` | ``restart`` | ``cancel`` | ``release`` | ``input`` | ``query`` |
+            ``clear`` | ``annotate``.
+        by: name of the peer, from its connection.
+        columns: the action's own, checked, with defaults filled in (docs/document.md lists them). What was typed for
+            an ``input`` is not among them.
+        digest: SHA-256 of action and columns as they came, so that the same row is known when it comes again.
+        ordinal: order in which the agent took the rows, from 1.
+        received_at: when.
+        execution: what it became, or what it was joined to; null before.
+        reason: why it was refused, held, or ended without a run.
+    """
+
+    id: str
+    action: str
+    by: str
+    columns: Json = field(default_factory=dict)
+    digest: str = ""
+    ordinal: int = 0
+    received_at: float = 0.0
+    state: RequestState = RequestState.REQUESTED
+    execution: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A row of ``queries``: a question that was put to the kernel, and the answer.
+
+    Attributes:
+        id: hash of target and input.
+        input: what was asked, any JSON value.
+        result: what the kernel answered, any JSON value; null before and when it failed.
+        error: why it failed; null otherwise.
+        comm: the comm it went over.
+        asked_at, answered_at: when the kernel was asked, and when it answered.
+    """
+
+    id: str
+    target: str = ""
+    input: Any = None
+    state: QueryState = QueryState.TO_PROCESS
+    result: Any = None
+    error: str | None = None
+    comm: str | None = None
+    asked_by: str = ""
+    asked_at: float | None = None
+    answered_at: float | None = None
+
+
+Record = Execution | Kernel | Comm | Cell | Output | Request | Query
+
+
+def to_json(record: Record) -> Json:
     """A record as JSON-ready values, as the HTTP API and ``--json`` give it: columns as named, states as words,
     outputs as objects, ``bytes`` as ``{"base64": …}``."""
     value: Json = _plain(asdict(record))
@@ -378,6 +482,21 @@ class PutCells:
     cells: tuple[Cell, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PutQuery:
+    """Insert a query's row, or set some of its columns (names as in :class:`Query`). Only in the document."""
+
+    query: str
+    columns: Json
+
+
+@dataclass(frozen=True, slots=True)
+class DropQuery:
+    """Take a query's row away."""
+
+    query: str
+
+
 Change = (
     PutMeta
     | PutKernel
@@ -391,6 +510,8 @@ Change = (
     | AddCommMessage
     | PutBlob
     | PutCells
+    | PutQuery
+    | DropQuery
 )
 
 SEGMENT_BYTES = 4096

@@ -17,6 +17,7 @@ from ...tables import (
     AddOutput,
     Change,
     ClearOutputs,
+    DropQuery,
     ExecutionState,
     Json,
     MergeCommState,
@@ -27,6 +28,7 @@ from ...tables import (
     PutExecution,
     PutKernel,
     PutMeta,
+    PutQuery,
     SetOutput,
     WriteText,
 )
@@ -99,6 +101,8 @@ def apply_one(connection: Connection, change: Change) -> None:
             for cell in cells:
                 values = (cell.index, cell.id, cell.cell_type, cell.source, notebook)
                 run(connection, "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", values)
+        case PutQuery() | DropQuery():
+            pass  # an answer is worth as long as the kernel that gave it
         case _:
             assert_never(change)
 
