@@ -18,22 +18,24 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as typing's, without importing it before the kernel has started
 
 __version__ = "0.1.0"
-__all__ = ["Change", "Comm", "Document", "Execution", "Kernel", "Output", "__version__", "connect"]
+__all__ = ["Change", "Comm", "Document", "Execution", "Kernel", "Output", "Request", "Run", "__version__", "connect"]
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from .client import Change, Document, connect
-    from .tables import Comm, Execution, Kernel, Output
+    from .client import Change, Document, Run, connect
+    from .tables import Comm, Execution, Kernel, Output, Request
 
 _ROOMS = {
     "Change": "client",
     "Document": "client",
+    "Run": "client",
     "connect": "client",
     "Comm": "tables",
     "Execution": "tables",
     "Kernel": "tables",
     "Output": "tables",
+    "Request": "tables",
 }
 
 

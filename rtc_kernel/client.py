@@ -1,8 +1,9 @@
 """How does a Python program follow a kernel's document?
 
-A follower holds a replica of ``<kernel_id>/state`` and reads it as frozen records; it never writes, not even an
-empty update. The replica belongs to one epoch: when the document begins a new life, the replica is dropped and
-synced anew, and every reader is told to start over (``reset``). docs/document.md, "Ways in", has the wire.
+A follower holds a replica of ``<kernel_id>/state`` and reads it as frozen records; it never writes there, not even an
+empty update. What it asks of the kernel goes through another document (``requesting``). The replica belongs to one
+epoch: when the document begins a new life, the replica is dropped and synced anew, and every reader is told to start
+over (``reset``). docs/document.md, "Ways in", has the wire.
 
 ::
 
@@ -34,8 +35,23 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from . import discovery, schema, yproto
-from .errors import CLOSE_CODES, LocalError, Reason, RemoteError, SetupError
-from .tables import Cell, Comm, Execution, Json, Kernel, execution_from_json
+from .errors import CLOSE_CODES, LocalError, Reason, RefusedError, RemoteError, SetupError
+from .requesting import Requester, Ticket, iterate_outputs
+from .tables import (
+    END_STATES,
+    REQUEST_END_STATES,
+    Cell,
+    Comm,
+    Execution,
+    ExecutionState,
+    Json,
+    Kernel,
+    Output,
+    Query,
+    QueryState,
+    Request,
+    execution_from_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +66,14 @@ MAX_MESSAGE_BYTES = 1 << 31
 MAX_PENDING = 4096
 """Changed rows that wait for one slow reader; beyond, it is told to start over."""
 
-Table = Literal["executions", "kernels", "comms", "cells", "meta"]
-Record = Execution | Kernel | Comm | Cell | Mapping[str, Any]
+Table = Literal["executions", "kernels", "comms", "cells", "queries", "meta"]
+Record = Execution | Kernel | Comm | Cell | Query | Mapping[str, Any]
 Kind = Literal["added", "updated", "removed", "reset"]
 
 _FINAL = {
     Reason.UNAUTHORIZED: "ask for a new link with `%rtc share`, or leave the token out for a kernel of your own",
-    Reason.READ_ONLY: "this is a bug of the client: it never writes; please report it",
+    Reason.READ_ONLY: "this is a bug of the client: it never writes what is not its own; please report it",
+    Reason.FORBIDDEN: "ask for another link: `%rtc share --role run`",
     Reason.NO_SUCH_ROOM: "look with `jupyter rtc list` which kernels live",
     Reason.REVOKED: "ask for a new link with `%rtc share`",
 }
@@ -71,7 +88,7 @@ class Change:
     Attributes:
         kind: ``added`` | ``updated`` | ``removed`` | ``reset``. Several changes of one row between two looks are
             one. ``reset``: the document began a new life, or this reader was too slow: read it all again.
-        table: ``executions`` | ``kernels`` | ``comms`` | ``cells`` | ``meta``; null for a reset.
+        table: ``executions`` | ``kernels`` | ``comms`` | ``cells`` | ``queries`` | ``meta``; null for a reset.
         id: the row's key; empty for a reset.
         record: the row as it is now; null when removed and for a reset.
     """
@@ -159,7 +176,7 @@ def _refused(answer: HTTPResponse) -> SetupError:
 
 # --- the replica: bytes in, names of changed rows out --------------------------------------------------------
 
-R = TypeVar("R", Execution, Kernel, Comm, Cell)
+R = TypeVar("R", Execution, Kernel, Comm, Cell, Query)
 RowChange = tuple[Kind, Table, str]
 
 
@@ -284,7 +301,8 @@ class Replica:
         self.answered = 0  # how often our state vector was answered; the first time the replica is whole
         self._doc: Doc[Any] = Doc()
         self._roots: dict[Table, Map[Any]] = {
-            table: self._doc.get(table, type=Map) for table in ("meta", "kernels", "executions", "comms", "cells")
+            table: self._doc.get(table, type=Map)
+            for table in ("meta", "kernels", "executions", "comms", "cells", "queries")
         }
         self._events: list[tuple[Table, Event]] = []
         self._subscriptions: list[Subscription] = []
@@ -301,6 +319,9 @@ class Replica:
             "comms", roots["comms"], _reader(schema.read_comm), lambda row: (row.opened_at or 0.0, row.id)
         )
         self.cells = Rows("cells", roots["cells"], _reader(schema.read_cell), lambda row: (row.index, row.id))
+        self.queries = Rows(
+            "queries", roots["queries"], _reader(schema.read_query), lambda row: (row.asked_at or 0.0, row.id)
+        )
 
     def meta(self) -> Mapping[str, Any]:
         """The one row ``meta``."""
@@ -317,6 +338,8 @@ class Replica:
                 return self.comms.get(key)
             case "cells":
                 return self.cells.get(key)
+            case "queries":
+                return self.queries.get(key)
             case "meta":
                 return self.meta()
 
@@ -378,6 +401,8 @@ class Replica:
                 return self.comms.receive_event(event)
             case "cells":
                 return self.cells.receive_event(event)
+            case "queries":
+                return self.queries.receive_event(event)
             case "meta":
                 return [("updated", "meta", "meta")]
 
@@ -469,6 +494,141 @@ class Changes(AsyncIterator[Change]):
             await self.wait()
 
 
+class _RefusedForGoodError(Exception):
+    """The server will have us no more, whatever we try."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+_TROUBLE = (SetupError, RemoteError, WebSocketError, OSError, TimeoutError)
+"""What a connection may end with, so that another one is tried."""
+
+
+class Backoff:
+    """Pauses between attempts to connect: each about twice the one before, until one has worked."""
+
+    def __init__(self) -> None:
+        self._delay_s = BACKOFF_FIRST_S
+
+    async def wait(self, *, worked: bool) -> None:
+        """Pause. ``worked``: the last attempt was one that succeeded."""
+        if worked:
+            self._delay_s = BACKOFF_FIRST_S
+        await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.0))
+        self._delay_s = min(self._delay_s * 2, BACKOFF_MOST_S)
+
+
+class Run:
+    """A run that was asked for; :meth:`Document.run` makes it.
+
+    It is followed in the document: what another client does to it (interrupt, answer) is seen here too.
+    """
+
+    def __init__(self, document: Document, ticket: Ticket) -> None:
+        self._document = document
+        self._ticket = ticket
+
+    def __repr__(self) -> str:
+        return f"<Run {self._ticket!r}>"
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self._ticket.id
+
+    @property
+    def request(self) -> Request:
+        """The request as the agent has it: ``requested``, ``held``, ``accepted`` or ``done``."""
+        if self._ticket.request is None:
+            raise LocalError("a run is made of a request that was acknowledged")
+        return self._ticket.request
+
+    async def execution(self) -> str:
+        """The id of the execution it became, or was joined to; waits until it has one.
+
+        Raises:
+            RefusedError: it ended without one: dropped, or refused.
+        """
+        request = await self._ticket.until(lambda one: one.execution is not None or self._ticket.ended)
+        if request.execution is None:
+            raise RefusedError(request.reason or "it ended without an execution")
+        return request.execution
+
+    async def outputs(self) -> AsyncIterator[Output]:
+        """Outputs as they come: of a stream what is new of its text (a line that is overwritten comes again behind a
+        carriage return), of others each when it is shown or updated; ends when the run has ended."""
+        async for before, now in self._states():
+            for output in iterate_outputs(before.outputs if before else (), now.outputs):
+                yield output
+
+    async def changes(self) -> AsyncIterator[Execution]:
+        """The execution's record whenever it is different, its end last."""
+        async for _, now in self._states():
+            yield now
+
+    async def result(self) -> Execution:
+        """The execution at its end: its ``state``, ``outputs`` and ``error``; one that failed is a value too.
+
+        Raises:
+            RefusedError: it ended without an execution.
+        """
+        async for _, now in self._states():
+            if now.state in END_STATES:
+                return now
+        raise LocalError("a run's states ended before the run did")
+
+    async def interrupt(self) -> None:
+        """Interrupt it, if it runs."""
+        await self._document.interrupt(await self.execution())
+
+    async def cancel(self) -> None:
+        """Take it back, if it was not sent yet."""
+        await self._document.cancel(self.id)
+
+    async def _states(self) -> AsyncIterator[tuple[Execution | None, Execution]]:
+        """The record before and now, whenever it is different."""
+        key = await self.execution()
+        document, before = self._document, None
+        changes = document.changes()
+        ended = asyncio.ensure_future(self._ticket.until(lambda _: self._ticket.ended))
+        ended.add_done_callback(lambda _: changes.wake())
+        try:
+            while True:
+                record = document.record("executions", key)
+                now = record if isinstance(record, Execution) else None
+                if now is None and ended.done():
+                    ended.result()
+                    now = await self._fetch(key)
+                if now is not None and now != before:
+                    yield before, now
+                    before = now
+                if now is not None and now.state in END_STATES:
+                    return
+                document.raise_if_refused()
+                await changes.wait()
+                changes.discard()
+        finally:
+            ended.cancel()
+
+    async def _fetch(self, key: str) -> Execution:
+        """An execution that has left the window, or that never had a row: a silent one."""
+        if self._ticket.row.get("silent") or self.request.columns.get("silent"):
+            state = ExecutionState.ERROR if self.request.reason else ExecutionState.OK
+            return Execution(id=key, request=self.id, state=state)
+        value = await call(self._document.address, "GET", f"/api/executions/{quote(key, safe='')}")
+        return execution_from_json(value)
+
+
+def _has_ended(request: Request) -> bool:
+    return request.state in REQUEST_END_STATES
+
+
+def _is_answered(record: Record | None) -> bool:
+    return isinstance(record, Query) and record.state in (QueryState.DONE, QueryState.FAILED)
+
+
 class Document:
     """A followed document; :func:`connect` makes it.
 
@@ -484,6 +644,8 @@ class Document:
         self._health: Json = {}
         self._readers: weakref.WeakSet[Changes] = weakref.WeakSet()
         self._error: Exception | None = None
+        self._requester: Requester | None = None
+        self._requesting: asyncio.Task[None] | None = None
         self.trouble = ""  # why the last connection ended, or could not be made
         self.connected = False
         self.closed = False
@@ -513,6 +675,11 @@ class Document:
     def cells(self) -> Mapping[str, Cell]:
         """The cells of a headless run's notebook by id, in order: a snapshot; empty where there is none."""
         return self._shown.cells.snapshot()
+
+    @property
+    def queries(self) -> Mapping[str, Query]:
+        """The questions that were put to the kernel, by id, in the order in which they were asked: a snapshot."""
+        return self._shown.queries.snapshot()
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -622,27 +789,177 @@ class Document:
             raise RemoteError(Reason.MALFORMED, "the blob's bytes do not have its digest")
         return data
 
+    # to act: everything by a row of the requests; needs a token with the role run
+
+    async def run(
+        self,
+        code: str,
+        *,
+        cell: str | None = None,
+        notebook: str | None = None,
+        after: Run | str | None = None,
+        on_duplicate: Literal["coalesce", "queue"] = "coalesce",
+        stop_on_error: bool = True,
+        allow_stdin: bool = True,
+        silent: bool = False,
+        user_expressions: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Run:
+        """Ask the kernel to run code; returns when the request is acknowledged, which is before it runs.
+
+        Args:
+            cell, notebook: what the run belongs to. Two requests for the same cell with the same code, while the
+                first waits or runs, are one run, unless ``on_duplicate`` is ``queue``.
+            after: a request that has to end before.
+            stop_on_error: when the run fails, what we have asked for meanwhile and was not sent is aborted.
+            silent: it leaves no execution behind, and cannot be followed.
+            request_id: ours, if somebody has to know it beforehand; at most 128 characters.
+
+        Raises:
+            RefusedError: the agent refused it; ``reason`` names the column.
+            SetupError: the token's role does not cover it.
+        """
+        ticket = self._send(
+            "execute",
+            code=code,
+            cell=cell,
+            notebook=notebook,
+            after=after.id if isinstance(after, Run) else after,
+            on_duplicate=on_duplicate,
+            stop_on_error=stop_on_error,
+            allow_stdin=allow_stdin,
+            silent=silent,
+            user_expressions=dict(user_expressions or {}),
+            request_id=request_id,
+        )
+        await ticket.until(lambda _: True)
+        return Run(self, ticket)
+
+    async def interrupt(self, execution: str | None = None) -> None:
+        """Interrupt what runs; with ``execution``, only if that is what runs.
+
+        Raises:
+            RefusedError: that execution does not run now.
+        """
+        await self._ask("interrupt", execution=execution)
+
+    async def restart(self) -> None:
+        """Restart the kernel; what was waiting is held."""
+        await self._ask("restart")
+
+    async def answer(self, execution: str, text: str) -> None:
+        """Answer an execution that asks for input (``execution.input`` says what it asks).
+
+        Raises:
+            RefusedError: it is not asking, or somebody else has answered.
+        """
+        await self._ask("input", execution=execution, value=text)
+
+    async def cancel(self, request: str) -> None:
+        """Take back a request that was not sent yet.
+
+        Raises:
+            RefusedError: it was sent, or it is not ours to cancel.
+        """
+        await self._ask("cancel", request=request)
+
+    async def release(self, request: str | None = None) -> None:
+        """Let a held request run; all of our own (for the owner: all there are) when none is named."""
+        await self._ask("release", request=request)
+
+    async def annotate(self, execution: str, key: str, value: Any) -> None:
+        """Put a JSON value into the ``metadata`` of an execution."""
+        await self._ask("annotate", execution=execution, key=key, value=value)
+
+    async def clear(self, before: float | None = None) -> None:
+        """Forget what has finished (before a time, POSIX seconds). For the owner."""
+        await self._ask("clear", before=before)
+
+    async def query(self, target: str, value: Any = None, *, fresh: bool = False) -> Any:
+        """Ask the kernel over a comm target, without running code in anybody's cells; the answer's value.
+
+        Args:
+            target: of the comm; in a Python kernel :func:`rtc_kernel.answering.answer` makes one.
+            value: what to ask it with, any JSON value.
+            fresh: ask again, although the answer is known.
+
+        Raises:
+            RefusedError: the kernel has no such target, its handler failed, or it did not answer.
+        """
+        request = await self._send("query", target=target, input=value, fresh=fresh).until(_has_ended)
+        key = str(request.columns.get("query"))
+        await self.wait_for(lambda doc: _is_answered(doc.record("queries", key)))
+        record = self.record("queries", key)
+        if not isinstance(record, Query) or record.state is QueryState.FAILED:
+            raise RefusedError(record.error or "failed" if isinstance(record, Query) else "the answer is gone")
+        return record.result
+
+    async def requests(self) -> Mapping[str, Request]:
+        """What everybody asks for now, by id, in order: what waits, what is held, and what ended just now."""
+        requester = self._open_requests()
+        await requester.wait_synced()
+        return requester.rows()
+
+    async def _ask(self, action: str, **columns: Any) -> None:
+        await self._send(action, **columns).until(_has_ended)
+
+    def _send(self, action: str, **columns: Any) -> Ticket:
+        return self._open_requests().send(action, **columns)
+
+    def _open_requests(self) -> Requester:
+        self.raise_if_refused()
+        if self.closed:
+            raise LocalError("the document is closed")
+        if self._requester is None:
+            self._requester = requester = Requester()
+            self._requesting = asyncio.create_task(self._keep_requesting(requester), name="rtc-requests")
+            self._requesting.add_done_callback(lambda done: _tell_failure(self, done))
+        return self._requester
+
+    async def _keep_requesting(self, requester: Requester) -> None:
+        """A connection to the requests, and another one when it is lost, until cancelled or refused for good."""
+        backoff = Backoff()
+        while self._error is None:
+            worked = False
+            try:
+                health = await call(self.address, "GET", "/api/health")
+                room, epoch = f"{self._shown.kernel_id}/requests", str(health.get("requests_epoch", ""))
+                socket = await self._dial(self.address, room, epoch)
+                try:
+                    worked = await requester.run(socket, epoch)
+                finally:
+                    _hang_up(socket)
+                reason = _BY_CODE.get(socket.close_code or 0)
+                if reason in _FINAL:
+                    raise _RefusedForGoodError(reason)
+            except _RefusedForGoodError as exc:
+                self._refuse(self.address, exc.reason)
+            except _TROUBLE as exc:
+                log.debug("%r: %s", requester, exc)
+            if self._error is None:
+                await backoff.wait(worked=worked)
+        requester.fail(self._error)
+
     # the connection
 
     async def follow(self) -> None:
         """Connect, and connect again, until cancelled or refused for good."""
-        delay = BACKOFF_FIRST_S
+        backoff = Backoff()
         while self._error is None:
+            again = False
             try:
-                again_s = await self._follow_once()
-            except (SetupError, RemoteError, WebSocketError, OSError, TimeoutError) as exc:
-                again_s = None
+                again = await self._follow_once()
+            except _TROUBLE as exc:
                 self.trouble = str(exc)
                 log.debug("%r: %s", self, exc)
-            if self.connected:
+            worked = self.connected
+            if worked:
                 self._set_connected(False)
-                delay = BACKOFF_FIRST_S
-            if self._error is None and again_s is None:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, BACKOFF_MOST_S)
+            if self._error is None and not again:
+                await backoff.wait(worked=worked)
 
-    async def _follow_once(self) -> float | None:
-        """One connection, from its beginning to its end. Returns 0 to try again at once."""
+    async def _follow_once(self) -> bool:
+        """One connection, from its beginning to its end; whether to try again at once."""
         self._address = address = Address.resolve(self._target, self._token)
         health = await call(address, "GET", "/api/health")
         if "epoch" not in health:  # what everybody may know, and no more
@@ -654,10 +971,25 @@ class Document:
         replica = self._replica
         if replica is None or replica.epoch != epoch:
             replica = Replica(kernel_id, epoch)
-        room = "/".join(quote(part, safe="") for part in str(health["room"]).split("/"))
-        url = f"ws{address.url.removeprefix('http')}/rooms/{room}?{urlencode({'epoch': epoch})}"
         try:
-            socket = await websocket_connect(
+            socket = await self._dial(address, str(health["room"]), epoch)
+            try:
+                await self._read(socket, replica)
+            finally:
+                _hang_up(socket)
+            reason = _BY_CODE.get(socket.close_code or 0)
+            self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
+            if reason in _FINAL:
+                raise _RefusedForGoodError(reason)
+        except _RefusedForGoodError as exc:
+            return self._refuse(address, exc.reason)
+        return reason is Reason.WRONG_EPOCH and replica is self._replica
+
+    async def _dial(self, address: Address, room: str, epoch: str) -> WebSocketClientConnection:
+        path = "/".join(quote(part, safe="") for part in room.split("/"))
+        url = f"ws{address.url.removeprefix('http')}/rooms/{path}?{urlencode({'epoch': epoch})}"
+        try:
+            return await websocket_connect(
                 HTTPRequest(url, headers=address.headers(), connect_timeout=REQUEST_S, request_timeout=REQUEST_S),
                 max_message_size=MAX_MESSAGE_BYTES,
                 ping_interval=PING_S,
@@ -666,16 +998,7 @@ class Document:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
             if reason is None:
                 raise RemoteError(Reason.MALFORMED, f"the WebSocket was answered with {exc.code}") from exc
-            return self._refuse(address, reason)
-        try:
-            await self._read(socket, replica)
-        finally:
-            _hang_up(socket)
-        reason = _BY_CODE.get(socket.close_code or 0)
-        self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
-        if reason in _FINAL:
-            return self._refuse(address, reason)
-        return 0.0 if reason is Reason.WRONG_EPOCH and replica is self._replica else None
+            raise _RefusedForGoodError(reason) from exc
 
     async def _read(self, socket: WebSocketClientConnection, replica: Replica) -> None:
         await socket.write_message(replica.request(), binary=True)
@@ -703,22 +1026,28 @@ class Document:
         for reader in list(self._readers):
             reader.wake()
 
-    def _refuse(self, address: Address, reason: Reason) -> float | None:
-        """The server will not have us. A kernel of our own may only have changed its token meanwhile."""
+    def _refuse(self, address: Address, reason: Reason) -> bool:
+        """The server will not have us. A kernel of our own may only have changed its token meanwhile: then true."""
         with suppress(SetupError):
             if Address.resolve(self._target, self._token) != address:
-                return 0.0
+                return True
         self.fail(SetupError(CLOSE_CODES[reason][1].rstrip(".").lower(), _FINAL[reason]))
-        return None
+        return False
 
     def fail(self, error: Exception) -> None:
         """End the document with an error that every reader gets."""
         self._error = error
         self._set_connected(False)
+        if self._requester is not None:
+            self._requester.fail(error)
 
     def close(self) -> None:
         """End the document; its readers end too."""
         self.closed = True
+        if self._requesting is not None:
+            self._requesting.cancel()
+        if self._requester is not None:
+            self._requester.fail(LocalError("the document was closed while a request waited"))
         self._set_connected(False)
 
 

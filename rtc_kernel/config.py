@@ -144,6 +144,19 @@ class RTCKernel(Configurable):
         5.0, min=0.1, max=60.0, help="Seconds in which a connection must have asked for something valid."
     ).tag(config=True)
     message_bytes = Int(1 * MiB, min=KiB, max=64 * MiB, help="Bytes of one message from a peer.").tag(config=True)
+    written_bytes = Int(
+        16 * MiB, min=64 * KiB, max=256 * MiB, help="Bytes of one message from a peer that writes requests."
+    ).tag(config=True)
+    code_bytes = Int(MiB, min=KiB, max=64 * MiB, help="Bytes of the code of one request.").tag(config=True)
+    requests_per_peer = Int(
+        1000, min=1, max=100_000, help="Requests of one peer that may wait; beyond, it is closed."
+    ).tag(config=True)
+    requests_after_crash = CaselessStrEnum(
+        ["hold", "resume", "drop"],
+        "hold",
+        help="What becomes of requests that wait when the agent or the kernel starts again: held until somebody "
+        "releases them, run, or dropped.",
+    ).tag(config=True)
     ping_s = Float(
         20.0, min=0.5, max=300.0, help="Seconds between two signs of life to a peer; twice that closes it."
     ).tag(config=True)

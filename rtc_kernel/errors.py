@@ -6,6 +6,7 @@
     ├── LocalError     our bug: the room fails, health says so
     ├── RemoteError    the other side broke the rules: that peer is closed, nobody else notices
     └── SetupError     the user can mend it: one line says what happened, one says what to do
+        └── RefusedError   the agent refused a request: the reason names the column
 
 Each error carries fields, never a string to be parsed. ``CLOSE_CODES`` is the single table from a reason
 to the WebSocket close code; ``exit_code`` is what a command line returns.
@@ -25,6 +26,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed"
     UNAUTHORIZED = "unauthorized"
     READ_ONLY = "read-only"
+    FORBIDDEN = "forbidden"
     NO_SUCH_ROOM = "no-such-room"
     HANDSHAKE_TIMEOUT = "handshake-timeout"
     WRONG_EPOCH = "wrong-epoch"
@@ -43,6 +45,7 @@ CLOSE_CODES: dict[Reason, tuple[int, str]] = {
         "The token is missing, wrong or expired; ask for a new link with %rtc share.",
     ),
     Reason.READ_ONLY: (4403, "This document has one writer, the agent; an update was refused."),
+    Reason.FORBIDDEN: (4405, "The role of this link may not write requests; ask for one with --role run."),
     Reason.NO_SUCH_ROOM: (4404, "There is no such document here; /api/health names the ones there are."),
     Reason.HANDSHAKE_TIMEOUT: (4408, "Nothing was asked for within the time before authentication."),
     Reason.WRONG_EPOCH: (4409, "The document began a new life; drop the replica and sync again."),
@@ -108,3 +111,15 @@ class SetupError(RTCError):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.remedy}"
+
+
+class RefusedError(SetupError):
+    """The agent refused a request.
+
+    Args:
+        reason: as its row says it: ``<column>: what is wrong``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("the request was refused", reason)
+        self.reason = reason

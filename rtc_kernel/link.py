@@ -33,6 +33,10 @@ AGENT_IDENT = b"rtc-agent"
 """The routing id under which the agent is a client of the kernel: replies to it reach nobody but the tap."""
 
 
+QUERY_COMM_PREFIX = "rtc-query-"
+"""What the ids of the comms begin with over which the agent asks the kernel; they are no part of the history."""
+
+
 class Channel(IntEnum):
     """Where a message passed."""
 

@@ -56,6 +56,8 @@ from .tables import (
     PutQuery,
     Query,
     QueryState,
+    Request,
+    RequestState,
     SetOutput,
     WriteText,
 )
@@ -476,6 +478,27 @@ def read_meta(doc: YDoc) -> Json:
 def read_query(query: str, row: YMap) -> Query:
     """A row of ``queries`` as a record."""
     return _query(query, row.to_py() or {})
+
+
+def read_request(request: str, columns: Mapping[str, Any]) -> Request:
+    """A row of ``requests`` that the agent has taken, as plain values, as a record (the document has no ``digest``)."""
+    plain: Json = _plain(dict(columns))
+    ours = _REQUEST_COLUMNS | ({"execution"} if plain.get("action") == "execute" else set())
+    own = {name: value for name, value in plain.items() if name not in ours}
+    return Request(
+        id=request,
+        action=str(plain.get("action") or ""),
+        by=str(plain.get("by") or ""),
+        columns=own,
+        ordinal=int(plain.get("ordinal") or 0),
+        received_at=float(plain.get("received_at") or 0.0),
+        state=RequestState(plain.get("state", "requested")),
+        execution=plain.get("execution"),
+        reason=plain.get("reason"),
+    )
+
+
+_REQUEST_COLUMNS = frozenset({"action", "by", "ordinal", "received_at", "state", "reason", "created_at"})
 
 
 def read_queries(doc: YDoc) -> list[Query]:

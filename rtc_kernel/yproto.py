@@ -148,10 +148,13 @@ class Coverage:
     Attributes:
         structs: ``(client, first clock, clock behind the last)`` of every run of structs.
         deletes: ``(client, clock, length)`` of every deleted range.
+        keys: ``(root, key)`` of what it puts under new keys of root maps, in the order in which each client did.
+            (An item that replaces another of the same key names no parent.)
     """
 
     structs: tuple[tuple[int, int, int], ...]
     deletes: tuple[tuple[int, int, int], ...]
+    keys: tuple[tuple[str, str], ...] = ()
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -293,6 +296,7 @@ def read_coverage(data: bytes) -> Coverage:
     """
     reader = Reader(data)
     structs: list[tuple[int, int, int]] = []
+    keys: list[tuple[str, str]] = []
     for _ in range(_count(reader, 3)):
         count = _count(reader, 1)
         client, first = reader.uint(), reader.uint()
@@ -303,7 +307,7 @@ def read_coverage(data: bytes) -> Coverage:
                 structs.append((client, first, clock))
                 first = clock = clock + reader.uint()
             else:
-                clock += _struct_length(reader, info)
+                clock += _struct_length(reader, info, keys)
         structs.append((client, first, clock))
     deletes = [
         (client, reader.uint(), reader.uint())
@@ -312,10 +316,10 @@ def read_coverage(data: bytes) -> Coverage:
         for _ in range(_count(reader, 2))
     ]
     reader.finish()
-    return Coverage(tuple(run for run in structs if run[1] != run[2]), tuple(deletes))
+    return Coverage(tuple(run for run in structs if run[1] != run[2]), tuple(deletes), tuple(keys))
 
 
-def _struct_length(reader: Reader, info: int) -> int:
+def _struct_length(reader: Reader, info: int, keys: list[tuple[str, str]]) -> int:
     kind = info & 31
     if kind == 0:  # GC
         return reader.uint()
@@ -324,12 +328,15 @@ def _struct_length(reader: Reader, info: int) -> int:
     if info & 64:  # right origin
         reader.uint(), reader.uint()
     if not info & 192:  # the parent: a root by its name, or an item by its id
+        root = None
         if reader.uint() == 1:
-            reader.bytes()
+            root = reader.string()
         else:
             reader.uint(), reader.uint()
         if info & 32:  # the key in the parent
-            reader.bytes()
+            key = reader.string()
+            if root is not None:
+                keys.append((root, key))
     match kind:
         case 1:  # deleted
             return reader.uint()

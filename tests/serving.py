@@ -15,6 +15,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rtc_kernel import yproto
 from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import Blob, HistoryQuery, Page
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Server
@@ -46,6 +47,13 @@ class SmallBackend:
         self.tokens = Tokens()
         self.tokens_changed_count = 0
         self.document = self.new_document()
+        self.requests = RequestsDocument(KERNEL)
+        self.written: list[tuple[str, str, Any]] = []
+
+    def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
+        received = self.requests.receive(update, by)
+        self.written += [(by, row.id, row.value) for row in received.rows]
+        return received.undone_count
 
     def new_document(self) -> StateDocument:
         document = StateDocument(KERNEL)
@@ -140,9 +148,9 @@ class Socket:
         self.connections.append(connection)
         return connection
 
-    async def follow(self, token: str = "view") -> Follower:
+    async def follow(self, token: str = "view", room: str = "state") -> Follower:
         """A peer that has synced."""
-        follower = Follower(await self.connect(token))
+        follower = Follower(await self.connect(token, f"/rooms/{KERNEL}/{room}"))
         await follower.send(yproto.step1(b"\x00"))
         await follower.until(lambda: follower.synced, "synced")
         return follower

@@ -16,6 +16,7 @@ import pytest
 
 from rtc_kernel import config, schema
 from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import Blob, HistoryQuery, Page
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Peer, Server
@@ -32,6 +33,7 @@ class StandIn:
         self.document = StateDocument(KERNEL)
         kernel = Kernel(id=KERNEL, name="rtc-python", display_name="RTC Python", language="python")
         self.document.load(kernels=[kernel])
+        self.requests = RequestsDocument(KERNEL)
         self.tokens = Tokens()
         self.tokens.mint("viewer", Role.VIEW, now=time.time(), secret="view-token")
         self.tokens.mint("owner", Role.OWN, now=time.time(), secret="own-token")
@@ -47,6 +49,9 @@ class StandIn:
 
     def health(self) -> Json:
         return {"status": "ok", "reason": None, "coverage": "full"}
+
+    def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
+        return self.requests.receive(update, by).undone_count
 
     def history(self, query: HistoryQuery) -> Page:
         rows = [

@@ -18,7 +18,7 @@ from rtc_kernel.agent.serve import comm as door
 from rtc_kernel.agent.serve.comm import CommServer
 from rtc_kernel.agent.serve.session import Limits
 from rtc_kernel.link import Channel
-from rtc_kernel.tables import Execution, ExecutionState, PutExecution, PutMeta, to_json
+from rtc_kernel.tables import Execution, ExecutionState, PutExecution, PutMeta, Request, to_json
 from rtc_kernel.wire import Codec, Message, new_header
 
 STEP1 = yproto.step1(b"\x00")
@@ -151,7 +151,7 @@ async def test_awareness_stays_away_from_the_comm():
 
 
 @pytest.mark.parametrize(
-    ("data", "code"), [({"room": "requests"}, 4404), ({"room": "other/state"}, 4404), ({"epoch": "0" * 16}, 4409)]
+    ("data", "code"), [({"room": "secrets"}, 4404), ({"room": "other/state"}, 4404), ({"epoch": "0" * 16}, 4409)]
 )
 @on_loop
 async def test_a_comm_to_another_room_or_epoch_is_closed(data, code):
@@ -289,3 +289,35 @@ def test_any_content_and_buffers_are_survived(messages):
             assert json.dumps(front.server.open) in ("[]", '["c1"]')
 
     asyncio.run(run())
+
+
+@on_loop
+async def test_requests_are_written_over_a_comm_and_its_name_is_the_messages():
+    async with fronting() as front:
+        requests = front.server._backend.requests
+        front.send("comm_open", "w", {"room": "requests", "epoch": requests.epoch})
+        front.send("comm_msg", "w", {}, STEP1)
+        kinds = [type(yproto.read_message(buffer)) for buffer in front.shell[0].buffers]
+        assert kinds == [yproto.Step2, yproto.Step1]
+        assert front.shell[0].content["data"]["epoch"] == requests.epoch
+        peer = Doc()
+        peer.get("requests", type=Map)["r1"] = Map({"action": "restart"})
+        front.send("comm_msg", "w", {}, yproto.update(peer.get_update()))
+        assert front.server._backend.written == [("ada", "r1", {"action": "restart"})]
+        requests.put([Request(id="r1", action="restart", by="ada")])
+        front.server.push(requests.take_update(), "requests")
+        front.push(PutMeta({"n": 1}))
+        (message,) = front.iopub
+        assert message.content == {"comm_id": "w", "data": {"seq": 1, "epoch": requests.epoch}}
+        peer.apply_update(yproto.read_message(message.buffers[0]).update)
+        assert peer.get("requests", type=Map)["r1"].to_py()["by"] == "ada"
+
+
+@on_loop
+async def test_a_comm_whose_update_cannot_be_read_is_closed():
+    async with fronting() as front:
+        front.send("comm_open", "w", {"room": "requests"})
+        front.send("comm_msg", "w", {}, STEP1)
+        front.send("comm_msg", "w", {}, yproto.update(b"\x01\x01\x01"))
+        assert [message.content["data"]["code"] for message in front.iopub] == [4400]
+        assert front.server.open == ()

@@ -35,7 +35,15 @@ PURE = {
 IMPURE_MODULES = {
     "asyncio", "zmq", "sqlite3", "tornado", "threading", "socket", "subprocess", "time", "jupyter_client", "selectors",
 }  # fmt: skip
-YJS_ROOMS = {"schema", "agent/document", "agent/serve/session", "agent/serve/publish", "client"}
+YJS_ROOMS = {
+    "schema",
+    "agent/document",
+    "agent/requests",
+    "agent/serve/session",
+    "agent/serve/publish",
+    "client",
+    "requesting",
+}
 HALLWAYS = {"agent/app", "relay/app", "cli", "run", "__main__", "agent/__main__", "__init__"}
 
 

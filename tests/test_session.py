@@ -9,6 +9,7 @@ from pycrdt import Doc, Map
 
 from rtc_kernel import schema, yproto
 from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import session as room
 from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.agent.serve.session import Board, Close, Limits, PeerState, Relay, Send, Session
@@ -233,3 +234,52 @@ def test_any_bytes_give_commands_and_never_change_the_document(messages):
     for message in messages:
         assert all(isinstance(command, Send | Relay | Close) for command in peer.receive_bytes(message, 1.0))
     assert document.diff(b"\x00") == before
+
+
+@pytest.fixture
+def requests():
+    return RequestsDocument("k")
+
+
+@pytest.fixture
+def writer(requests, board):
+    return Session(requests, board, name="ada", role=Role.RUN, now=0.0)
+
+
+def test_a_writer_is_asked_for_what_it_has_when_it_is_answered(writer, requests):
+    answer, question = writer.receive_bytes(STEP1, 1.0)
+    assert isinstance(yproto.read_message(answer.data), yproto.Step2)
+    assert yproto.read_message(question.data) == yproto.Step1(yproto.read_state_vector(requests.state_vector()))
+
+
+def test_an_update_of_a_writer_is_handed_on(writer):
+    writer.receive_bytes(STEP1, 1.0)
+    peer = Doc()
+    peer.get("requests", type=Map)["r1"] = Map({"action": "restart"})
+    update = peer.get_update()
+    assert writer.receive_bytes(yproto.update(update), 2.0) == [room.Write(update)]
+    assert writer.receive_bytes(yproto.step2(yproto.EMPTY_UPDATE), 2.0) == []
+
+
+def test_a_writer_may_send_larger_messages_than_a_follower_and_no_larger_ones(requests, board):
+    limits = Limits(message_bytes=1000, written_bytes=5000)
+    writer = Session(requests, board, name="ada", role=Role.RUN, now=0.0, limits=limits)
+    assert isinstance(writer.receive_bytes(yproto.update(b"x" * 4000), 1.0)[0], room.Write)
+    assert closing(writer.receive_bytes(yproto.update(b"x" * 6000), 1.0)) is Reason.TOO_LARGE
+
+
+def test_a_writer_that_goes_on_changing_what_is_not_its_own_is_closed(writer):
+    writer.receive_bytes(STEP1, 1.0)
+    assert writer.receive_undone(room.UNDONE_BURST, 1.0) == []
+    assert closing(writer.receive_undone(1, 1.0)) is Reason.READ_ONLY
+
+
+def test_a_writer_that_changes_very_much_at_once_is_closed(writer):
+    writer.receive_bytes(STEP1, 1.0)
+    assert closing(writer.receive_undone(1_000_000, 1.0)) is Reason.READ_ONLY
+
+
+def test_updates_of_a_writer_have_a_quota_too(writer):
+    for _ in range(room.UPDATES_BURST):
+        writer.receive_bytes(yproto.update(b"x"), 1.0)
+    assert closing(writer.receive_bytes(yproto.update(b"x"), 1.0)) is Reason.QUOTA

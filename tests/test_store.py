@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rows import Rows
 
 from rtc_kernel.agent.keep import rows as layout
+from rtc_kernel.agent.keep import store as stores
 from rtc_kernel.agent.keep.archive import HistoryFile, histories, open_readonly
 from rtc_kernel.agent.keep.files import on_network
 from rtc_kernel.agent.keep.store import Health, Store, StoredToken
@@ -29,6 +30,7 @@ from rtc_kernel.tables import (
     COMM_MESSAGES_KEPT,
     EXECUTION_TRANSITIONS,
     KERNEL_TRANSITIONS,
+    REQUEST_END_STATES,
     AddCommMessage,
     AddOutput,
     Cell,
@@ -45,6 +47,8 @@ from rtc_kernel.tables import (
     PutExecution,
     PutKernel,
     PutMeta,
+    Request,
+    RequestState,
     SetOutput,
     WriteText,
 )
@@ -359,6 +363,267 @@ def test_the_window_has_the_newest_and_all_that_is_unfinished(store: Store) -> N
     assert [row.seq for row in store.window(50).executions] == [1, *range(2, 9)]
 
 
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def asked(ordinal: int, **columns: Any) -> Request:
+    """A request for ``print(1)``."""
+    values = {"action": "execute", "by": "ann", "columns": {"code": "print(1)"}, "received_at": 5.0, "digest": "d"}
+    return replace(Request(id=f"q-{ordinal:03}", ordinal=ordinal, **values), **columns)
+
+
+def put(store: Store, *requests: Request, now: float = 60.0) -> list[Exception | None]:
+    told: list[Exception | None] = []
+    store.put_requests(requests, now=now, done=told.append)
+    return told
+
+
+def finished_at(store: Store, key: str) -> float | None:
+    with store._reading() as connection:
+        row: tuple[float | None] = connection.execute(
+            "SELECT finished_at FROM requests WHERE id = ?", (key,)
+        ).fetchone()
+    return row[0]
+
+
+def test_a_request_is_read_back_as_it_was_put(store: Store) -> None:
+    assert (store.requests(open_only=False), store.request("q"), store.last_ordinal()) == ([], None, 0)
+    columns = {
+        "code": "x = 'é\0\U0001f600'\r\n", "cell": None, "stop_on_error": True, "n": [1.5],
+        "user_expressions": {"ä": "1"},
+    }  # fmt: skip
+    first = Request(
+        id="ä/1", action="execute", by="Änn", columns=columns, digest="sha", ordinal=7, received_at=3.5,
+        state=RequestState.ACCEPTED, execution="e", reason="später",
+    )  # fmt: skip
+    told = put(store, first, second := asked(9))
+    store.flush()
+    assert told == [None]
+    assert store.requests(open_only=True) == store.requests(open_only=False) == [first, second]
+    assert (store.request("ä/1"), store.request("ä"), store.last_ordinal()) == (first, None, 9)
+    assert store.health == Health()
+
+
+def test_a_request_with_a_lone_surrogate_is_stored_as_the_document_has_it(store: Store) -> None:
+    put(store, asked(1, id="\ud800", by="\udfff", columns={"code": "'\ud800'"}))
+    store.flush()
+    found = store.request("\ud800")
+    assert found is not None
+    assert (found.id, found.by, found.columns) == ("\ufffd", "\ufffd", {"code": "'\ud800'"})
+
+
+def test_requests_come_in_the_order_of_their_ordinals_and_the_last_word_counts(store: Store) -> None:
+    held = asked(2, state=RequestState.HELD, reason="the agent stopped")
+    put(store, asked(3), asked(2), asked(1))
+    put(store, held, asked(3, state=RequestState.ACCEPTED, execution="e3"))
+    told = put(store)
+    store.flush()
+    assert told == [None]
+    assert store.requests(open_only=True) == [asked(1), held, asked(3, state=RequestState.ACCEPTED, execution="e3")]
+
+
+@pytest.mark.parametrize("state", sorted(REQUEST_END_STATES))
+def test_an_ended_request_keeps_its_id_and_how_it_ended_and_nothing_that_was_asked(
+    store: Store, state: RequestState
+) -> None:
+    ended = asked(1, state=state, execution="e1", reason="because")
+    put(store, asked(1), asked(2))
+    put(store, ended, now=77.0)
+    store.flush()
+    assert store.requests(open_only=False) == [replace(ended, columns={}), asked(2)]
+    assert store.requests(open_only=True) == [asked(2)]
+    assert [finished_at(store, key) for key in ("q-001", "q-002")] == [77.0, None]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(RequestState), JSON, TEXT), max_size=4), max_size=6)
+)
+def test_any_requests_read_back_as_they_were_put_last(calls: list[list[tuple[int, RequestState, Any, str]]]) -> None:
+    oracle: dict[int, Request] = {}
+    with closing(Store.open(None)) as store:
+        for call in calls:
+            made = [asked(n, state=state, columns=columns, by=by) for n, state, columns, by in call]
+            put(store, *made)
+            for request in made:
+                ended = request.state in REQUEST_END_STATES
+                oracle[request.ordinal] = replace(request, columns={}) if ended else request
+        store.flush()
+        assert store.requests(open_only=False) == [oracle[key] for key in sorted(oracle)]
+        assert store.requests(open_only=True) == [
+            oracle[key] for key in sorted(oracle) if oracle[key].state not in REQUEST_END_STATES
+        ]
+        assert store.last_ordinal() == max(oracle, default=0)
+
+
+def test_what_is_acknowledged_is_there_for_everybody(path: Path, until: Until) -> None:
+    """Inside the callback another connection reads the request, and what was written before it."""
+    seen: list[Any] = []
+
+    def look(exc: Exception | None) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            seen.append((exc, other.execute("SELECT id, (SELECT id FROM executions) FROM requests").fetchall()))
+
+    with closing(Store.open(path, delay_s=0.0)) as store:
+        begin(store)
+        write(store, *ran(1))
+        store.put_requests([asked(1)], now=1.0, done=look)
+        until(lambda: seen, "the acknowledgement")
+    assert seen == [(None, [("q-001", "id-001")])]
+
+
+def test_the_store_can_be_read_and_written_inside_the_callback(store: Store, until: Until) -> None:
+    seen: list[Any] = []
+
+    def look(exc: Exception | None) -> None:
+        seen.append((exc, store.request("q-001")))
+        store.put_requests([asked(2)], now=1.0, done=seen.append)
+
+    store.put_requests([asked(1)], now=1.0, done=look)
+    until(lambda: len(seen) == 2, "both to be told")
+    assert seen == [(None, asked(1)), None]
+
+
+def commits(store: Store, work: Callable[[], object]) -> list[str]:
+    """Under which ``synchronous`` each transaction was committed."""
+    statements: list[str] = []
+    store._do(lambda c: c.set_trace_callback(statements.append)).result()
+    work()
+    store.flush()
+    store._do(lambda c: c.set_trace_callback(None)).result()
+    found, level = [], "NORMAL"
+    for statement in statements:
+        if statement.startswith("PRAGMA synchronous = "):
+            level = statement.rpartition(" ")[2]
+        elif statement == "COMMIT":
+            found.append(level)
+    return found
+
+
+def test_requests_are_synced_and_nothing_else_is(path: Path, tmp_path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        begin(store)
+        assert commits(store, lambda: put(store, asked(1))) == ["EXTRA"]
+        assert commits(store, lambda: write(store, *ran(1))) == ["NORMAL"]
+        assert commits(store, lambda: store.clear().result()) == ["NORMAL"]
+        pragmas = [f"PRAGMA {name}" for name in ("synchronous", "fullfsync", "secure_delete")]
+        assert store._do(lambda c: [c.execute(pragma).fetchone()[0] for pragma in pragmas]).result() == [1, 0, 0]
+    with closing(Store.open(tmp_path / "b.sqlite3", sync_requests=False)) as store:
+        assert commits(store, lambda: put(store, asked(1))) == ["NORMAL"]
+
+
+def test_requests_that_come_together_share_a_transaction_and_a_call_is_never_split(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both() -> None:
+        with store._wake:
+            put(store, asked(1), asked(2))
+            put(store, asked(3), asked(4))
+
+    with closing(Store.open(path)) as store:
+        assert commits(store, both) == ["EXTRA"]
+        monkeypatch.setattr(stores, "BATCH_BYTES", 1)
+        assert commits(store, both) == ["EXTRA", "EXTRA"]
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_what_an_ended_request_had_asked_is_not_in_the_file(
+    path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtc_kernel.agent.keep.files.on_network", lambda path: journal == "delete")
+    with closing(Store.open(path)) as store:
+        begin(store)
+        store._do(lambda c: c.execute("PRAGMA secure_delete = OFF")).result()  # some builds begin with ON
+        for size in (1, 30, 3000):  # inside a page, and over several
+            for at in range(20):
+                put(store, asked(at, columns={"code": "secret " * size}))
+                put(store, asked(at, columns={"code": "secret " * size}, state=RequestState.ACCEPTED, execution="e"))
+                write(store, *ran(at))
+                store.flush()
+            put(store, *(asked(at, columns={"code": "secret"}, state=RequestState.DONE) for at in range(20)))
+        store.flush()
+        store._do(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()).result()
+        assert b"secret" not in path.read_bytes()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_only_the_newest_ended_requests_are_kept_and_all_open_ones(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "REQUESTS_KEPT", 5)
+    monkeypatch.setattr(stores, "PRUNE_EVERY", 10)
+    put(store, *(asked(at) for at in range(1, 30)))
+
+    def end(*ordinals: int) -> list[int]:
+        put(store, *(asked(at, state=RequestState.DONE) for at in ordinals))
+        store.flush()
+        return [request.ordinal for request in store.requests(open_only=False)]
+
+    assert end(*range(1, 10), *range(12, 20)) == [*range(1, 30)]  # the tenth has not ended: nobody looks
+    assert end(20) == [10, 11, *range(16, 30)]
+    assert end(10) == [11, *range(16, 30)]
+    assert store.last_ordinal() == 29
+
+
+def test_beginning_and_clearing_leave_the_requests_alone(path: Path) -> None:
+    expected = [
+        asked(1, state=RequestState.DONE, execution="id-001", columns={}),
+        asked(2, state=RequestState.ACCEPTED, execution="e2"),
+        asked(3, state=RequestState.HELD),
+        asked(4),
+    ]
+    with closing(Store.open(path)) as store:
+        begin(store)
+        write(store, *ran(1, request="q-001"))
+        put(store, *expected)
+    with closing(Store.open(path)) as store:
+        assert begin(store).resumed
+        assert store.requests(open_only=False) == expected
+        assert begin(store, relay_id="r2").generation == 1
+        assert store.clear().result() == 1
+        assert store.requests(open_only=False) == expected
+        assert store.last_ordinal() == 4
+
+
+def test_the_states_of_executions_are_told_by_their_ids(store: Store) -> None:
+    write(store, PutExecution("on", {"seq": 900, "state": "running"}), *(c for seq in range(1, 600) for c in ran(seq)))
+    store.flush()
+    ids = [f"id-{seq:03}" for seq in range(1, 600)]
+    states = store.execution_states([*ids, "on", "none", "\ud800"])
+    assert states == dict.fromkeys(ids, ExecutionState.OK) | {"on": ExecutionState.RUNNING}
+    assert store.execution_states([]) == {}
+    begin(store, relay_id="r2")
+    assert store.execution_states(["on", "none"]) == {"on": ExecutionState.LOST}
+
+
+def test_requests_and_writes_of_many_threads_are_all_stored_in_each_threads_order(store: Store) -> None:
+    wrong: list[Any] = []
+
+    def work(thread: int) -> None:
+        for at in range(1, 41):
+            ordinal = thread * 100 + at
+            write(store, *ran(ordinal, id=f"e{ordinal}"))
+
+            def look(exc: Exception | None, ordinal: int = ordinal) -> None:
+                if exc is not None or f"e{ordinal}" not in store.execution_states([f"e{ordinal}"]):
+                    wrong.append((ordinal, exc))
+
+            store.put_requests([asked(ordinal)], now=1.0, done=look)
+            done = asked(ordinal, state=RequestState.DONE, execution=f"e{ordinal}")
+            put(store, done)
+            wrong.extend(request for request in store.requests(open_only=True) if request.columns == {})
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.flush()
+    assert not wrong
+    assert len(store.requests(open_only=False)) == store.count() == 160
+    assert store.requests(open_only=True) == []
+
+
 # --- questions ----------------------------------------------------------------------------------------------
 
 
@@ -499,6 +764,76 @@ def test_a_full_disk_delays_but_loses_nothing(store: Store, until: Until) -> Non
     assert store.health == Health()
 
 
+def test_a_full_disk_delays_requests_in_order_with_all_else(store: Store, until: Until) -> None:
+    full(store, 1)
+    first = put(store, asked(1, columns={"code": "x" * 400_000}))
+    until(lambda: first, "the failure to be told")
+    assert isinstance(first[0], sqlite3.Error)
+    assert store.health.status == "degraded"
+    second = write(store, *ran(2))
+    third = put(store, done := asked(1, state=RequestState.DONE, columns={}))
+    until(lambda: second and third, "the other failures to be told")
+    assert store.requests(open_only=False) == []
+    full(store, None)
+    until(lambda: first[-1] is second[-1] is third[-1] is None, "all to be stored after all")
+    assert [len(told) for told in (first, second, third)] == [2, 2, 2]
+    assert store.requests(open_only=False) == [done]
+    assert store.health == Health()
+
+
+def test_requests_that_find_the_queue_full_are_refused_and_make_no_hole_in_the_history(
+    path: Path, until: Until
+) -> None:
+    with closing(Store.open(path, backlog_bytes=100_000)) as store:
+        begin(store)
+        full(store, 1)
+        kept = write(store, *ran(1, text="x" * 90_000), seq=5)
+        until(lambda: kept, "the failure to be told")
+        (refusal,) = put(store, asked(1, columns={"user_expressions": {"a": ["x" * 20_000]}}))
+        assert isinstance(refusal, SetupError)
+        taken = put(store, asked(2))
+        assert store.health.replay_after is None
+        full(store, None)
+        until(lambda: kept[-1] is None and taken and taken[-1] is None, "what was taken to be stored")
+        assert write(store, *ran(2), seq=6) == []
+        store.flush()
+        assert (store.requests(open_only=False), feed_of(store)) == ([asked(2)], ("r1", 6))
+
+
+def deep() -> Any:
+    value: Any = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"ordinal": 1 << 70}, {"columns": {"a": object()}}, {"execution": object()}, {"columns": {"input": deep()}}],
+    ids=["too-big", "no-json", "no-sql", "too-deep"],
+)
+def test_requests_that_no_column_holds_are_refused_as_a_whole_and_cost_nobody_else(
+    store: Store, columns: dict[str, Any]
+) -> None:
+    with store._wake:
+        before = write(store, *ran(1))
+        told = put(store, asked(1), replace(asked(2), **columns))
+        after = put(store, asked(3))
+    store.flush()
+    assert isinstance(told[0], LocalError)
+    assert (len(told), before, after) == (1, [None], [None])
+    assert (store.requests(open_only=False), store.count()) == ([asked(3)], 1)
+    assert store.health == Health()
+
+
+def test_a_fact_that_no_column_holds_does_not_stop_the_writer(store: Store) -> None:
+    store.put_fact("port", object())
+    write(store, *ran(1))
+    store.flush()
+    assert store.count() == 1
+    assert "fact" in store.health.reason
+
+
 def feed_of(store: Store) -> tuple[str, int]:
     with store._reading() as connection:
         row: tuple[str, int] = connection.execute("SELECT relay_id, seq FROM feed").fetchone()
@@ -562,6 +897,7 @@ def test_close_stores_what_waits_and_ends_its_thread(path: Path) -> None:
     store.close()
     assert threading.active_count() == before
     assert isinstance(write(store, seq=51)[0], LocalError)
+    assert isinstance(put(store, asked(1))[0], LocalError)
     with pytest.raises(LocalError):
         store.flush()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -634,6 +970,44 @@ def test_kill_9_keeps_every_committed_row(path: Path) -> None:
         assert store._do(lambda c: c.execute("PRAGMA integrity_check").fetchall()).result() == [("ok",)]
 
 
+KILLED_WITH_REQUESTS = """
+import sys
+from pathlib import Path
+from rtc_kernel.agent.keep.store import Store
+from rtc_kernel.tables import PutExecution, Request, RequestState
+
+store = Store.open(Path(sys.argv[1]), delay_s=0.0)
+store.begin(relay_id="r1", kernel={"id": "k1"}, now=1.0)
+at = 0
+while True:
+    at += 1
+    state = RequestState.DONE if at % 3 == 0 else RequestState.ACCEPTED
+    request = Request(id=f"q{at}", action="execute", by="ann", columns={"code": "x" * 100}, ordinal=at, state=state)
+    store.write([PutExecution(f"e{at}", {"seq": at})], relay_id="r1", seq=at, mirror_state=None)
+    store.put_requests([request], now=2.0, done=(lambda at: lambda exc: print(at, flush=True))(at))
+    if at % 20 == 0:
+        store.flush()
+"""
+
+
+def test_kill_9_keeps_every_acknowledged_request(path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", KILLED_WITH_REQUESTS, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    told = 0
+    while told < 300:
+        told = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    told = max([told, *(int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n"))])
+    child.stdout.close()
+    assert child.wait() == -signal.SIGKILL
+    with closing(Store.open(path)) as store:
+        found = store.requests(open_only=False)
+        assert [request.ordinal for request in found] == list(range(1, store.last_ordinal() + 1))
+        assert store.last_ordinal() >= told
+        assert store.count() >= len(found)
+        assert all((request.columns == {}) == (request.state is RequestState.DONE) for request in found)
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
@@ -656,6 +1030,110 @@ def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
         with pytest.raises(SetupError, match="newer"):
             opening(path)
     assert [file.name for file in path.parent.iterdir() if file.suffix == layout.SUFFIX] == [path.name]
+
+
+VERSION_1 = """
+CREATE TABLE kernels (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL DEFAULT '', display_name TEXT NOT NULL DEFAULT '',
+  language TEXT NOT NULL DEFAULT '', state TEXT NOT NULL DEFAULT 'starting', generation INTEGER NOT NULL DEFAULT 0,
+  notebook TEXT, host TEXT NOT NULL DEFAULT '', started_at REAL, ended_at REAL, exit_code INTEGER,
+  last_activity_at REAL);
+CREATE TABLE generations (
+  kernel TEXT NOT NULL, generation INTEGER NOT NULL, started_at REAL, ended_at REAL, exit_code INTEGER,
+  PRIMARY KEY (kernel, generation));
+CREATE TABLE executions (
+  id TEXT PRIMARY KEY, seq INTEGER NOT NULL DEFAULT 0, kernel TEXT NOT NULL DEFAULT '',
+  generation INTEGER NOT NULL DEFAULT 0, cell TEXT, notebook TEXT, request TEXT, code TEXT NOT NULL DEFAULT '',
+  execution_count INTEGER, submitted_by TEXT NOT NULL DEFAULT '', client TEXT NOT NULL DEFAULT '',
+  queued_at REAL, started_at REAL, finished_at REAL, state TEXT NOT NULL DEFAULT 'queued', error TEXT, input TEXT,
+  private INTEGER NOT NULL DEFAULT 0, metadata TEXT NOT NULL DEFAULT '{}');
+CREATE INDEX executions_seq ON executions (seq);
+CREATE INDEX executions_cell ON executions (cell, seq) WHERE cell IS NOT NULL;
+CREATE INDEX executions_open ON executions (state) WHERE state IN ('queued', 'running');
+CREATE TABLE outputs (
+  execution TEXT NOT NULL, position INTEGER NOT NULL, output_type TEXT NOT NULL, at REAL NOT NULL, name TEXT,
+  data TEXT, metadata TEXT, execution_count INTEGER, ename TEXT, evalue TEXT, traceback TEXT, display_id TEXT,
+  PRIMARY KEY (execution, position));
+CREATE INDEX outputs_display ON outputs (display_id) WHERE display_id IS NOT NULL;
+CREATE TABLE segments (
+  execution TEXT NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY (execution, position, segment));
+CREATE TABLE comms (
+  id TEXT PRIMARY KEY, target TEXT NOT NULL DEFAULT '', kernel TEXT NOT NULL DEFAULT '', execution TEXT,
+  opened_by TEXT NOT NULL DEFAULT 'kernel', opened_at REAL, closed_at REAL);
+CREATE TABLE comm_state (
+  comm TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (comm, key));
+CREATE TABLE comm_messages (row INTEGER PRIMARY KEY AUTOINCREMENT, comm TEXT NOT NULL, value TEXT NOT NULL);
+CREATE INDEX comm_messages_comm ON comm_messages (comm, row);
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, data BLOB NOT NULL);
+CREATE TABLE cells (
+  "index" INTEGER PRIMARY KEY, id TEXT NOT NULL, cell_type TEXT NOT NULL, source TEXT NOT NULL,
+  notebook TEXT NOT NULL);
+CREATE TABLE tokens (
+  name TEXT PRIMARY KEY, role TEXT NOT NULL, hash TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE feed (
+  one INTEGER PRIMARY KEY CHECK (one = 1), relay_id TEXT NOT NULL, seq INTEGER NOT NULL, mirror_state TEXT);
+PRAGMA user_version = 1;
+"""
+"""The tables of rtc_kernel 0.1, as that version made them."""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A file of version 1: one execution that had ended and one that ran."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(VERSION_1)
+        connection.executescript("""
+            INSERT INTO kernels (id, name, started_at) VALUES ('k1', 'python', 5.0);
+            INSERT INTO generations VALUES ('k1', 0, 5.0, NULL, NULL);
+            INSERT INTO executions (id, seq, kernel, code, state, finished_at) VALUES ('e1', 1, 'k1', 'é', 'ok', 7.0);
+            INSERT INTO executions (id, seq, kernel, state) VALUES ('e2', 2, 'k1', 'running');
+            INSERT INTO outputs (execution, position, output_type, at, name) VALUES ('e1', 0, 'stream', 6.0, 'stdout');
+            INSERT INTO segments VALUES ('e1', 0, 0, 'out');
+            INSERT INTO tokens VALUES ('ann', 'view', 'hash', 1.0, NULL);
+            INSERT INTO facts VALUES ('port', '4321');
+            INSERT INTO feed VALUES (1, 'r1', 17, '{"a":1}');
+        """)
+    return path
+
+
+def tables_of(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return dict(connection.execute("SELECT name, sql FROM sqlite_master"))
+
+
+def test_a_file_of_version_1_is_taken_over_with_all_that_it_has(old: Path, tmp_path: Path) -> None:
+    with closing(Store.open(old)) as store:
+        resume = begin(store)
+        assert (resume.resumed, resume.feed_seq, resume.mirror_state, resume.port) == (True, 17, {"a": 1}, 4321)
+        assert [(row.id, row.code, row.state.value) for row in store.history()[0]] == [
+            ("e2", "", "running"),
+            ("e1", "é", "ok"),
+        ]
+        assert store.history()[0][1].outputs[0].text == "out"
+        assert [token.name for token in store.tokens] == ["ann"]
+        put(store, asked(1))
+    with closing(Store.open(old)) as store:
+        assert store.requests(open_only=True) == [asked(1)]
+        assert store.execution_states(["e1", "e2"]) == {"e1": ExecutionState.OK, "e2": ExecutionState.RUNNING}
+    Store.open(fresh := tmp_path / "fresh.sqlite3").close()
+    assert tables_of(old) == tables_of(fresh)
+
+
+def test_a_file_of_version_1_is_read_as_it_is_without_an_agent(old: Path) -> None:
+    with open_readonly(old) as archive:
+        assert archive.execution_states(["e1"]) == {"e1": ExecutionState.OK}
+        assert (archive.requests(open_only=False), archive.request("q"), archive.last_ordinal()) == ([], None, 0)
+        with closing(Store.open(old)) as store:
+            put(store, asked(1))
+        assert archive.requests(open_only=True) == [archive.request("q-001")] == [asked(1)]
+        assert archive.last_ordinal() == 1
 
 
 def test_a_file_of_another_program_is_left_alone(path: Path) -> None:

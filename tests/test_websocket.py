@@ -19,8 +19,8 @@ from rtc_kernel import schema, yproto
 from rtc_kernel.agent.serve import Blob
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
-from rtc_kernel.errors import SetupError
-from rtc_kernel.tables import Execution, ExecutionState, PutMeta, to_json
+from rtc_kernel.errors import CLOSE_CODES, Reason, SetupError
+from rtc_kernel.tables import Execution, ExecutionState, PutMeta, Request, to_json
 
 ROOM = f"/rooms/{KERNEL}/state"
 
@@ -612,3 +612,94 @@ async def test_peers_come_and_go_without_leaking():
             await eventually(lambda: len(os.listdir("/proc/self/fd")) < 60, "sockets are closed")
             counts.append(len(os.listdir("/proc/self/fd")))
         assert counts[-1] <= counts[0] + 2
+
+
+@on_loop
+async def test_a_view_peer_that_opens_requests_is_refused_by_name():
+    async with serving() as server:
+        connection = await server.connect("view", f"/rooms/{KERNEL}/requests")
+        assert yproto.read_message(await connection.read_message()) == yproto.Denied(CLOSE_CODES[Reason.FORBIDDEN][1])
+        assert await connection.read_message() is None
+        assert connection.close_code == 4405
+        assert not server.server.peers
+
+
+@on_loop
+async def test_rows_of_a_run_peer_come_with_the_name_of_its_token():
+    async with serving() as server:
+        writer = await server.follow("run", "requests")
+        writer.doc.get("requests", type=Map)["r1"] = Map({"action": "execute", "code": "1", "by": "somebody"})
+        await writer.send(yproto.update(writer.doc.get_update()))
+        await eventually(lambda: server.backend.written, "the row")
+        assert server.backend.written == [("run", "r1", {"action": "execute", "code": "1", "by": "somebody"})]
+
+
+@on_loop
+async def test_updates_go_to_the_peers_of_their_room_and_to_no_other():
+    async with serving() as server:
+        state, requests = await server.follow("view"), await server.follow("run", "requests")
+        server.backend.requests.put([Request(id="r1", action="restart", by="ada")])
+        server.server.push(server.backend.requests.take_update(), "requests")
+        await requests.until(lambda: "r1" in requests.doc.get("requests", type=Map), "the request")
+        server.run_cell()
+        await state.until(lambda: "e1" in state.doc.get("executions", type=Map), "the execution")
+        assert "r1" not in state.doc.get("requests", type=Map)
+        assert "e1" not in requests.doc.get("executions", type=Map)
+
+
+@on_loop
+async def test_a_stock_provider_can_write_requests():
+    async with serving() as server:
+        doc = Doc()
+        rows = doc.get("requests", type=Map)
+        rows["offline"] = Map({"action": "execute", "code": "1"})
+        connection = await server.connect("run", f"/rooms/{KERNEL}/requests")
+        async with Provider(doc, Channel(connection)):
+            await eventually(lambda: len(server.backend.written) == 1, "the row from before the connection")
+            rows["online"] = Map({"action": "execute", "code": "2"})
+            await eventually(lambda: len(server.backend.written) == 2, "the row written now")
+            server.backend.requests.put([Request(id="online", action="execute", by="run", columns={"code": "2"})])
+            server.server.push(server.backend.requests.take_update(), "requests")
+            await eventually(lambda: rows["online"].to_py().get("state") == "requested", "the acknowledgement")
+        assert [row for _, row, _ in server.backend.written] == ["offline", "online"]
+
+
+@on_loop
+async def test_malformed_updates_close_the_writer_and_the_others_go_on():
+    async with serving() as server:
+        writer, other = await server.follow("run", "requests"), await server.follow("own", "requests")
+        await writer.send(yproto.update(b"\x01\x01\x01"))
+        assert await writer.closed() == 4400
+        other.doc.get("requests", type=Map)["r1"] = Map({"action": "restart"})
+        await other.send(yproto.update(other.doc.get_update()))
+        await eventually(lambda: server.backend.written, "the row of the other")
+
+
+@on_loop
+async def test_ten_megabytes_of_code_arrive_so_that_they_can_be_refused_by_name():
+    async with serving() as server:
+        writer = await server.follow("run", "requests")
+        writer.doc.get("requests", type=Map)["r1"] = Map({"action": "execute", "code": "x" * 10_000_000})
+        await writer.send(yproto.update(writer.doc.get_update()))
+        await eventually(lambda: server.backend.written, "the row")
+
+
+@on_loop
+async def test_another_epoch_of_the_requests_is_refused_at_once():
+    async with serving() as server:
+        path = f"/rooms/{KERNEL}/requests?epoch="
+        assert (
+            await (await server.connect("run", path + server.backend.requests.epoch)).write_message(b"\x03", True)
+            is None
+        )
+        connection = await server.connect("run", path + server.backend.document.epoch)
+        await connection.read_message()
+        assert connection.close_code == 4409
+
+
+@on_loop
+async def test_a_withdrawn_link_closes_both_rooms():
+    async with serving() as server:
+        state, requests = await server.follow("run"), await server.follow("run", "requests")
+        server.server.revoke("run")
+        assert [await state.closed(), await requests.closed()] == [4431, 4431]

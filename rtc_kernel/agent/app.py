@@ -30,17 +30,32 @@ from typing import Any, assert_never
 
 from .. import __version__, discovery, link
 from ..config import RTCKernel, history_directory, load
-from ..errors import RemoteError, RTCError, SetupError
+from ..errors import Reason, RemoteError, RTCError, SetupError
 from ..link import Channel, Way
-from ..tables import Cell, Change, Execution, Json, Kernel, KernelState, PutCells, PutKernel, PutMeta, coalesce
+from ..tables import (
+    Cell,
+    Change,
+    Execution,
+    ExecutionState,
+    Json,
+    Kernel,
+    KernelState,
+    PutCells,
+    PutKernel,
+    PutMeta,
+    Request,
+    coalesce,
+)
 from ..wire import Codec
 from .act import answers
+from .actions import Actions
 from .desk import Desk
 from .document import StateDocument
 from .feed import Feed
 from .keep import store as stores
 from .mirror import Limits, Mirror
 from .pace import Pace
+from .requests import RequestsDocument
 from .serve import Blob, HistoryQuery, Page
 from .serve.access import Role, Token, Tokens
 from .serve.comm import CommServer
@@ -112,11 +127,13 @@ class App:
         self.server: Server
         self.comm: CommServer
         self.feed: Feed
+        self.actions: Actions
         self.desk = Desk(self)
         self._pace = Pace(settings.quiet_ms / 1000, settings.load_ms / 1000, settings.load_bytes)
         self._timer: asyncio.TimerHandle | None = None
         self._changes: list[Change] = []  # mirrored, not yet shown to the followers
         self._unkept: list[Change] = []  # mirrored, not yet given to the store
+        self._news_of: list[Change] = []  # mirrored, not yet told to those who act
         self._keep_timer: asyncio.TimerHandle | None = None
         self._reply_timer: asyncio.TimerHandle | None = None
         self._seq = 0  # of the last record that the mirror has seen
@@ -208,6 +225,9 @@ class App:
             executor=self.server.executor,
             limits=self.server.limits,
         )
+        self.actions = Actions(self, kernel=kernel_id, settings=settings)
+        self.actions.load(same_relay=resume.resumed, catch_up_seq=int(info.get("spool_seq", 0)))
+        self.actions.receive_seq(self._seq)
         self._announce(secret)
         self._share_from_start()
 
@@ -339,11 +359,19 @@ class App:
             self._reply_timer = self._loop.call_later(REPLY_CHECK_S, self._check_replies)
         self._pace.receive(self._changes[before:], time.monotonic())
         self._schedule()
+        self._tell_actions()
+
+    def _tell_actions(self) -> None:
+        """Whoever acts learns what happened once followers have been shown it."""
+        news, self._news_of = self._news_of, []
+        self.actions.receive_changes(news)
+        self.actions.receive_seq(self._seq)
 
     def _check_replies(self) -> None:
         self._reply_timer = None
         if changes := self.mirror.receive_time(time.time()):
-            self._put(changes)
+            self.put(changes)
+            self._tell_actions()
         if self.mirror.waits_for_reply:
             self._reply_timer = self._loop.call_later(REPLY_CHECK_S, self._check_replies)
 
@@ -358,6 +386,7 @@ class App:
             self._rebuild(record.seq)
         self._changes += changes
         self._unkept += changes
+        self._news_of += changes
         self._seq = record.seq
         if record.seq <= self._careful_until:
             self._flush()
@@ -384,6 +413,7 @@ class App:
                 if way is Way.TO_FRONT and message.session:
                     self.info["session"] = message.session
                     self.info["username"] = message.username
+                self.actions.receive_message(channel, way, message)
                 return self.mirror.receive_message(Channel(channel), way, message, at)
             case _:
                 assert_never(record)
@@ -479,10 +509,11 @@ class App:
         reasons = [*self._problems, *([health.reason] if health.reason else [])]
         return {"status": "degraded" if self._problems else health.status, "reason": "; ".join(reasons) or None}
 
-    def _put(self, changes: list[Change]) -> None:
+    def put(self, changes: list[Change]) -> None:
         """Write changes that did not come of a record."""
         self._changes += changes
         self._unkept += changes
+        self._news_of += changes
         self._flush()
 
     def _spawn(self, work: Any, name: str) -> None:
@@ -496,6 +527,15 @@ class App:
     def document(self) -> StateDocument:
         """The live document, of the epoch in force."""
         return self._document
+
+    @property
+    def requests(self) -> RequestsDocument:
+        """What peers ask for, in the epoch in force."""
+        return self.actions.document
+
+    def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
+        """A peer's update of the requests."""
+        return self.actions.receive_update(update, by=by, role=role)
 
     @property
     def tokens(self) -> Tokens:
@@ -543,14 +583,54 @@ class App:
 
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
-        self._put([PutCells(notebook, cells)])
+        self.put([PutCells(notebook, cells)])
 
     def clear(self) -> None:
         """Forget the finished executions."""
-        self._spawn(self._clear(), "rtc-clear")
+        self._spawn(self._clear(None), "rtc-clear")
 
-    async def _clear(self) -> None:
-        await self.clear_history()
+    async def _clear(self, before: float | None) -> None:
+        try:
+            await self.clear_history(before)
+        except SetupError as exc:
+            log.warning("%s", exc)  # health says it too
+
+    # --- for those who act (actions.House) ---------------------------------------------------------------------
+
+    def say(self, record: link.Record) -> None:
+        """To the relay."""
+        self.feed.say(record)
+
+    def record_unsent(self, execution: str, request: Request, state: ExecutionState) -> list[Change]:
+        """The row of an execution that never went to the kernel."""
+        return self.mirror.record(execution, request, state, time.time())
+
+    def stop_asking(self) -> list[Change]:
+        """The question that the kernel asked is answered."""
+        return self.mirror.receive_answer()
+
+    def knows_execution(self, execution: str) -> bool:
+        """Whether there is such a row."""
+        return self._document.has_execution(execution) or bool(self.store.execution_states([execution]))
+
+    def push_requests(self, update: bytes) -> None:
+        """Send an update of the requests to those who write them."""
+        self.server.push(update, "requests")
+        self.comm.push(update, "requests")
+
+    def begin_requests_epoch(self) -> None:
+        """The requests' document is another one."""
+        self.server.begin_epoch("requests")
+        self.comm.begin_epoch("requests")
+
+    def close_writers(self, name: str, reason: Reason) -> None:
+        """Close the connections over which a peer writes requests."""
+        self.server.close_peers(name, reason, room="requests")
+        self.comm.close_peers(name, reason)
+
+    def forget_before(self, before: float | None) -> None:
+        """Clear the history of what finished before."""
+        self._spawn(self._clear(before), "rtc-clear")
 
     # --- for the desk (desk.House) -----------------------------------------------------------------------------
 
@@ -588,11 +668,22 @@ class App:
     def unshare(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
         following = sum(peer.session.name == name for peer in self.server.peers)
-        return following if self.server.revoke(name) else None
+        if not self.server.revoke(name):
+            return None
+        self.actions.receive_revoked(name)
+        return following
+
+    def waiting(self) -> Sequence[Request]:
+        """The requests that were not sent, in order."""
+        return self.actions.waiting
+
+    def act(self, action: str, request: str) -> None:
+        """``release`` or ``cancel`` a request, as the kernel's user."""
+        self.actions.write({"action": action, "request": request}, by=OWNER, role=Role.OWN)
 
     def mark_private(self, msg_id: str) -> None:
         """Record this execution without code and outputs."""
-        self._put(self.mirror.mark_private(msg_id))
+        self.put(self.mirror.mark_private(msg_id))
 
     async def settle(self, msg_id: str) -> None:
         """Wait until what happened before this execution is in the store."""
@@ -605,12 +696,12 @@ class App:
         with contextlib.suppress(sqlite3.Error):  # health says it; the answer is what there is
             await asyncio.to_thread(self.store.flush)
 
-    async def clear_history(self) -> int:
-        """Forget what is finished, and begin an epoch without it; how many executions went."""
+    async def clear_history(self, before: float | None = None) -> int:
+        """Forget what is finished (and finished before), and begin an epoch without it; how many executions went."""
         async with self._clearing:
             self._keep()
             try:
-                count = await asyncio.wrap_future(self.store.clear())
+                count = await asyncio.wrap_future(self.store.clear(before))
                 self._keep()
                 await asyncio.to_thread(self.store.flush)
             except sqlite3.Error as exc:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, assert_never
 from .. import __version__
 from ..errors import RTCError, SetupError
 from ..notebook import to_notebook
-from ..tables import END_STATES, Execution, ExecutionState, Json, Kernel
+from ..tables import END_STATES, Execution, ExecutionState, Json, Kernel, Request, RequestState
 from .act import answers, magics
 from .act.answers import Published
 from .mirror import UNRECORDED
@@ -57,6 +57,12 @@ class House(Protocol):
 
     def unshare(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
+
+    def waiting(self) -> Sequence[Request]:
+        """The requests that were not sent, in order."""
+
+    def act(self, action: str, request: str) -> None:
+        """``release`` or ``cancel`` a request, as the kernel's user."""
 
     def mark_private(self, msg_id: str) -> None:
         """Record this execution without code and outputs."""
@@ -139,6 +145,8 @@ class Desk:
                     for one in _links(house.tokens)
                 ]
                 return answers.render_who(house.peers(), grants, now)
+            case magics.Queue(release, cancel):
+                return self._queue(release, cancel)
             case magics.History(limit, grep, state):
                 await house.settle(msg_id)
                 query = HistoryQuery(limit=limit, grep=grep, state=state.value if state else None)
@@ -195,6 +203,21 @@ class Desk:
         cut = sum(self._house.unshare(one) or 0 for one in chosen)
         return answers.render_unshare(chosen, cut)
 
+    def _queue(self, release: str | None, cancel: str | None) -> list[Published]:
+        """Show what waits, or act on it as the kernel's user."""
+        waiting = self._house.waiting()
+        key = release or cancel
+        if key is None:
+            return answers.render_queue(waiting, time.time())
+        chosen = [one for one in waiting if key == "all" or one.id.startswith(key)]
+        if release is not None:
+            chosen = [one for one in chosen if one.state is RequestState.HELD]
+        if key != "all" and len(chosen) != 1:
+            raise magics.UsageError(f"no one {'held ' if release else ''}request begins with {key!r}: %rtc queue")
+        for one in chosen:
+            self._house.act("release" if release else "cancel", one.id)
+        return answers.render_queued("Released" if release else "Taken back", len(chosen))
+
     def _export(self, text: str, force: bool, msg_id: str) -> list[Published]:
         path = Path(text).expanduser()
         if path.exists() and not force:
@@ -220,7 +243,8 @@ class Desk:
     async def _complete(self, code: str, cursor_pos: int) -> Json:
         ids = await asyncio.to_thread(self._house.ids)
         names = [token.name for token in _links(self._house.tokens)]
-        matches, start, end = magics.complete(code, cursor_pos, ids, names)
+        requests = [one.id for one in self._house.waiting()]
+        matches, start, end = magics.complete(code, cursor_pos, ids, names, requests)
         return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}
 
 

@@ -94,6 +94,10 @@ class StateDocument:
         """The Yjs document, for readers. Whoever writes to it breaks the window and the followers."""
         return self._doc
 
+    def has_execution(self, execution: str) -> bool:
+        """Whether this row is in the window."""
+        return execution in self._rows
+
     def load(
         self,
         *,
@@ -172,7 +176,7 @@ class StateDocument:
         if clocks.get(own, 0) > clock:
             raise RemoteError(Reason.MALFORMED, "the replica is ahead of its only writer")
         known = {own: clocks[own]} if clocks.get(own) else {}
-        return _guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
+        return guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
 
     def is_recent(self, update: bytes) -> bool:
         """Whether an update is, byte for byte, one of the last that :meth:`apply` returned."""
@@ -258,7 +262,7 @@ def _cell(notebook: str | None, cell: str | None) -> CellKey | None:
     return None if cell is None else (notebook, cell)
 
 
-def _guard(call: Callable[[], T]) -> T:
+def guard(call: Callable[[], T]) -> T:
     """The one place where a peer's numbers reach pycrdt, which panics with a ``BaseException``."""
     try:
         return call()

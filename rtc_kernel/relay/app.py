@@ -6,6 +6,9 @@ loop at all; their copies do. The loop never waits for the agent, for a frontend
 Order of a start: the child first (:mod:`launch`), then everything else, so that our imports run while the kernel's do.
 Order of an end: the child is gone; what it said last leaves for the frontends; the agent stores and goes; we end as
 the child ended.
+Order of a restart: the gate closes, so that what frontends send waits in their sockets; the child is asked to go, and
+killed if it does not; what it said last leaves; what it has not answered is answered in its place; another one is
+started on the same ports; the gate opens as at the start.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
 from .. import __version__, link
@@ -33,6 +38,8 @@ from .connection import Connection
 from .launch import Launch, load_settings
 
 if TYPE_CHECKING:
+    import zmq
+
     from ..config import RTCKernel
     from .channels import Channels
     from .intercept import Command, Intercept
@@ -64,6 +71,9 @@ DRAIN_QUIET_S, DRAIN_MAX_S = 0.03, 0.5
 AGENT_END_S = 1.0
 """How long the agent may take to store what it has at the end. Seconds."""
 
+RESTART_GRACE_S = 2.0
+"""How long a child that is asked to make room for another one may take. Seconds."""
+
 _NO_OUTPUT = (b"status", b"execute_input")
 """How topics end that ipykernel gives to messages without output; another kernel's copies are simply never delayed."""
 
@@ -85,6 +95,30 @@ def run(launch: Launch) -> None:
     relay.run()
 
 
+@dataclass(slots=True)
+class _Restart:
+    """A child that makes room for another one.
+
+    Attributes:
+        kill_at: when it is killed, if it is still there.
+        gone_at: since when it is gone.
+        quiet_at: when nothing more is expected of what was on its way; moves on while something comes.
+        answered: what it has not answered was answered in its place.
+        cancelled: the kernel is to end: no other child follows.
+    """
+
+    kill_at: float | None
+    gone_at: float | None = None
+    quiet_at: float | None = None
+    answered: bool = False
+    cancelled: bool = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When something is to be done next; null: when the child is gone."""
+        return self.kill_at if self.quiet_at is None else self.quiet_at
+
+
 class Relay:
     """One kernel's relay.
 
@@ -102,11 +136,16 @@ class Relay:
         self._gate_at: float | None = None  # when to open the gate although nothing proved the link
         self._gate_open = False
         self._agent_at = time.monotonic() + AGENT_LATEST_S  # not before: the kernel's start has the processors
+        self._restart: _Restart | None = None
+        self._exit_code: int | None = None  # ours, where no child could be started instead of the one before
+        self._former_session: str | None = None  # of the child before, while it may still be heard of
+        self._submitted: deque[tuple[Channel, list[bytes]]] = deque()  # of the agent's, waiting for the gate
         self._welcomed = False  # the child's own welcome has passed
         self._subscribers: list[bytes] = []  # topics that wait for a welcome
         self._write_at: float | None = None  # when what was tapped goes to the agent at the latest
         self._seen_at: dict[int, float] = {}  # signal -> when the agent told of it before we had it ourselves
         self._forward_at: dict[int, float] = {}  # signal -> when to forward it, unless the group got it
+        self._poller: zmq.Poller
         self.settings: RTCKernel
         self.channels: Channels
         self.intercept: Intercept
@@ -136,7 +175,8 @@ class Relay:
             raise exc if isinstance(exc, SetupError) else SetupError(str(exc), "use hmac-sha256") from exc
         self.intercept = Intercept(
             codec,
-            magics=self.settings.magics and self.settings.agent,
+            agent=self.settings.agent,
+            magics=self.settings.magics,
             take_interrupt=self.launch.spec.interrupt_mode == "signal" and child_room.leads_group(),
             magic_timeout_s=self.settings.magic_timeout_s,
             language=self.launch.spec.language,
@@ -167,6 +207,7 @@ class Relay:
             "session": self.intercept.session,
             "username": self.intercept.username,
             "back_directory": str(self.back.path.parent),
+            "spool_seq": self.spool.seq,
         }
 
     # --- the loop ----------------------------------------------------------------------------------------------
@@ -176,10 +217,10 @@ class Relay:
         import zmq
 
         channels = self.channels
-        shell_front, shell_back = (channels.socket(side, Channel.SHELL) for side in ("front", "back"))
-        control_front, control_back = (channels.socket(side, Channel.CONTROL) for side in ("front", "back"))
-        poller = zmq.Poller()
-        for polled in (control_back, shell_back, channels.capture, channels.stdin_tap, channels.iopub_link):
+        poller = self._poller = zmq.Poller()
+        for _, back in channels.routes.values():
+            poller.register(back, zmq.POLLIN)
+        for polled in (channels.capture, channels.stdin_tap, channels.iopub_link):
             poller.register(polled, zmq.POLLIN)
         poller.register(self._wakeup, zmq.POLLIN)
         agent: socket.socket | None = None
@@ -211,20 +252,16 @@ class Relay:
             now = time.monotonic()
             if self._wakeup.fileno() in ready and self._signalled(now):
                 break
-            for front, back, channel in (
-                (control_front, control_back, Channel.CONTROL),
-                (shell_front, shell_back, Channel.SHELL),
-            ):
+            if self._restart is not None and self._go_on_restarting(ready, now):
+                break
+            for channel, (front, back) in channels.routes.items():
                 if back in ready:
                     for frames in receive(back):
                         front.send_multipart(frames)  # what the child says always passes: first of all
                         self._do(self.intercept.receive_child(channel, frames, now))
                 if front in ready:
                     for frames in receive(front):
-                        passes = self.intercept.passes(channel, frames)
-                        if passes:
-                            back.send_multipart(frames)
-                        self._do(self.intercept.receive_front(channel, frames, now, sent=passes))
+                        self._receive_front(back, channel, frames, now)
             if channels.capture in ready:
                 copies = receive(channels.capture)
                 self._captured(copies, now)
@@ -238,22 +275,43 @@ class Relay:
                 for _, *frames in receive(channels.stdin_tap):
                     self.spool.tap(time.time(), Channel.STDIN, Way.TO_FRONT, frames)
                     self._write_soon(0.0)
-            if not self._gate_open:
+                receive(channels.answers)  # what the agent is asked: it has the copy
+            if not self._gate_open and self._restart is None:
                 if channels.iopub_link in ready and receive(channels.iopub_link):
                     self._gate_at = self._gate_at or now + GATE_S
                 if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
-                    self._gate_open = True
-                    self.launch.release_ports()
-                    self._agent_at = min(self._agent_at, now + AGENT_AFTER_S)
-                    poller.register(shell_front, zmq.POLLIN)
-                    poller.register(control_front, zmq.POLLIN)
-                    poller.unregister(channels.iopub_link)
+                    self._open_gate(now)
             if agent is not None and agent.fileno() in ready:
                 for record in self.supervisor.read(now):
                     self._agent_said(record, now)
                 if self.supervisor.pending and self._write_at is None:
                     self._write_at = now  # it has just become ready, or takes more
         self._end()
+
+    def _receive_front(self, back: zmq.Socket[bytes], channel: Channel, frames: list[bytes], now: float) -> None:
+        passes = self.intercept.passes(channel, frames)
+        if passes:
+            back.send_multipart(frames)
+        self._do(self.intercept.receive_front(channel, frames, now, sent=passes))
+
+    def _open_gate(self, now: float) -> None:
+        """The child is there: what waits for it may go."""
+        import zmq
+
+        self._gate_open = True
+        self._former_session = None
+        self._agent_at = min(self._agent_at, now + AGENT_AFTER_S)
+        self._poller.unregister(self.channels.iopub_link)
+        for front, _ in self.channels.routes.values():
+            self._poller.register(front, zmq.POLLIN)
+        while self._submitted:
+            self._submit(*self._submitted.popleft(), now)
+
+    def _close_gate(self) -> None:
+        """There will be another child: what frontends send waits in their sockets."""
+        self._gate_open, self._gate_at = False, None
+        for front, _ in self.channels.routes.values():
+            self._poller.unregister(front)
 
     def _agent_flags(self) -> int:
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self.supervisor.blocked else 0)
@@ -264,6 +322,7 @@ class Relay:
             self._write_at,
             self.intercept.deadline,
             self._gate_at if not self._gate_open else None,
+            None if self._restart is None else self._restart.deadline,
             *self._forward_at.values(),
         ]
         if self._has_agent:
@@ -284,9 +343,12 @@ class Relay:
             self.child.signal(number)
         if self._has_agent and now >= self._agent_at and self.supervisor.keep(now):
             self._write_at = now  # it waits for our hello
+            self._submitted.clear()  # of the agent before: its hello says that they were not sent
             if self.supervisor.starts_count > 1:
                 self._do(self.intercept.receive_comms_lost())
         if self._parent_pid and os.getppid() != self._parent_pid:  # as ipykernel: nobody is there any more
+            if self._restart is not None:
+                self._restart.cancelled = True
             self.child.end(END_GRACE_S)
             self._parent_pid = 0
 
@@ -296,9 +358,9 @@ class Relay:
         for command in commands:
             match command:
                 case room.ToChild(channel, frames):
-                    self.channels.send("back", channel, frames)
+                    self.channels.send_child(channel, frames)
                 case room.ToFront(channel, frames):
-                    self.channels.send("front", channel, frames)
+                    self.channels.send_front(channel, frames)
                 case room.Publish(frames):
                     self.channels.publish(frames)
                 case room.Tap(channel, way, frames):
@@ -313,7 +375,7 @@ class Relay:
                     self.supervisor.say(link.Taken(tuple(frames)))
                     self._write_soon(0.0)
                 case room.Interrupt():
-                    self.child.interrupt()
+                    self._interrupt()
                 case _:
                     assert_never(command)
 
@@ -343,6 +405,8 @@ class Relay:
         try:
             parts = split(frames)
             header = parse(parts.header)
+            if self._former_session and header.get("session") == self._former_session:
+                return  # late, of the child before this one; or ours, in its name
             if not self.intercept.session:
                 self._do(self.intercept.receive_session(header, now))
             if header.get("msg_type") == "iopub_welcome":
@@ -379,15 +443,105 @@ class Relay:
             case link.Emit(Channel.IOPUB, frames):
                 self.channels.publish(frames)
             case link.Emit(channel, frames):
-                self.channels.send("front", channel, frames)
+                self.channels.send_front(channel, frames)
             case link.Act({"action": "signal-seen", "signal": int(number)}):
                 # the group got it, so the child did; the agent may be quicker than our own handler
                 if self._forward_at.pop(number, None) is None:
                     self._seen_at[number] = now
+            case link.Submit(Channel.SHELL | Channel.CONTROL as channel, frames):
+                if self._gate_open:
+                    self._submit(channel, list(frames), now)
+                else:
+                    self._submitted.append((channel, list(frames)))
+            case link.Submit(Channel.STDIN, (link.AGENT_IDENT, *frames)):
+                if self._gate_open:  # else who has asked is gone
+                    self.channels.answer(frames)
             case link.Act({"action": "interrupt"}):
-                self.child.interrupt()
+                if self._gate_open:  # else nothing runs, and what is starting would die of it
+                    self._interrupt()
+            case link.Act({"action": "restart"}):
+                if self._gate_open:  # else it is under way
+                    self._begin_restart(now)
             case _:
                 print(f"rtc_kernel: the agent sent a {type(record).__name__}", file=sys.stderr)
+
+    def _submit(self, channel: Channel, frames: list[bytes], now: float) -> None:
+        """A message of the agent's, in order with those of the frontends."""
+        self._receive_front(self.channels.routes[channel][1], channel, frames, now)
+
+    def _interrupt(self) -> None:
+        if self.launch.spec.interrupt_mode == "message":
+            self._do([self.intercept.request("interrupt_request", {})])
+            return
+        if child_room.leads_group():
+            self._seen_at[signal.SIGINT] = time.monotonic()  # the group gets it from us: nobody has to tell
+        self.child.interrupt()
+
+    # --- restart -----------------------------------------------------------------------------------------------
+
+    def _begin_restart(self, now: float) -> None:
+        self._close_gate()
+        self._restart = _Restart(now + RESTART_GRACE_S)
+        self._do(self.intercept.receive_restart())
+
+    def _go_on_restarting(self, ready: dict[Any, int], now: float) -> bool:
+        """Do what is next; whether we must end, because no other child will follow."""
+        from .channels import receive
+
+        restart = self._restart
+        if restart is None:
+            return False
+        if restart.gone_at is None or restart.quiet_at is None:
+            if restart.kill_at is not None and restart.kill_at <= now:
+                restart.kill_at = None
+                self.child.kill()
+            return False
+        said = self.channels.capture in ready or any(back in ready for _, back in self.channels.routes.values())
+        if not said and restart.quiet_at <= now:  # a flood is fetched now and then only
+            copies = receive(self.channels.capture)
+            self._captured(copies, now)
+            said = bool(copies)
+        if said:
+            restart.quiet_at = min(now + DRAIN_QUIET_S, restart.gone_at + DRAIN_MAX_S)
+        if now < restart.quiet_at:
+            return False
+        if restart.cancelled:
+            return True
+        if not restart.answered:
+            restart.answered = True
+            restart.gone_at, restart.quiet_at = now, now + DRAIN_QUIET_S  # until these, too, have passed
+            self.spool.turn(time.time(), "restarting", self.child.pid)
+            self._former_session = self.intercept.session or None
+            self._do(self.intercept.receive_exit())
+            self._write_soon(0.0)
+            return False
+        return not self._start_again()
+
+    def _start_again(self) -> bool:
+        """Start another child where the one before was; whether it could be started."""
+        import zmq
+
+        from .channels import receive
+
+        self._restart = None
+        for _, back in self.channels.routes.values():
+            self._poller.unregister(back)
+        self.channels.renew()
+        for _, back in self.channels.routes.values():
+            self._poller.register(back, zmq.POLLIN)
+        receive(self.channels.iopub_link)  # what was before does not open the gate
+        self._poller.register(self.channels.iopub_link, zmq.POLLIN)
+        self._welcomed = False
+        self._forward_at.clear()
+        try:
+            self.child.start()
+        except SetupError as exc:
+            print(f"rtc_kernel: {exc}", file=sys.stderr)
+            self._exit_code = exc.exit_code
+            return False
+        self.spool.turn(time.time(), "started", self.child.pid)
+        self._write_soon(0.0)
+        return True
 
     # --- signals and the end -----------------------------------------------------------------------------------
 
@@ -404,22 +558,28 @@ class Relay:
             # group, tells which it was; while it starts, a signal twice is better than none. Where there is no
             # agent, and we lead a group, it was the group: only what ends a kernel is sent on all the same.
             ends = number in (signal.SIGTERM, getattr(signal, "SIGHUP", 0))
+            if ends and self._restart is not None:
+                self._restart.cancelled = True
             if self._has_agent or ends or not child_room.leads_group():
                 self._forward_at[number] = now + SIGNAL_GRACE_S
         self.supervisor.reap(now)
-        return self.child.exit_code is not None
+        if self.child.exit_code is None:
+            return False
+        if self._restart is not None and self._restart.gone_at is None:
+            self._restart.gone_at, self._restart.quiet_at = now, now + DRAIN_QUIET_S
+        return self._restart is None
 
     def _end(self) -> None:
         from .channels import receive
 
-        exit_code = self.child.exit_code
+        exit_code = self.child.exit_code if self._exit_code is None else self._exit_code
         exit_code = 1 if exit_code is None else exit_code
         started = quiet_since = time.monotonic()
         while (now := time.monotonic()) - quiet_since < DRAIN_QUIET_S and now - started < DRAIN_MAX_S:
             seen = False
-            for channel in (Channel.CONTROL, Channel.SHELL):
-                for frames in receive(self.channels.socket("back", channel)):
-                    self.channels.send("front", channel, frames)
+            for channel, (front, back) in self.channels.routes.items():
+                for frames in receive(back):
+                    front.send_multipart(frames)
                     self._do(self.intercept.receive_child(channel, frames, now))
                     seen = True
             if messages := receive(self.channels.capture, 10_000):

@@ -8,7 +8,7 @@ Door (zmq). Owns the sockets of the relay and the threads that move frames insid
     XPUB  ◄── zmq.proxy, C ──────────────────── XSUB ◄─ child's iopub
                     │ capture (PAIR) ─► loop      ▲ inject (PUB) ◄─ loop
     ROUTER ◄─ monitored_queue, C ─────────────► DEALER  stdin      (what the child asks is copied; what is
-                                                                    typed never leaves the two sockets)
+      ▲ answers (DEALER) ◄─ loop                                    typed never leaves the two sockets)
     ROUTER ◄─ zmq.proxy, C ───────────────────► DEALER  heartbeat
     ROUTER ◄─ loop ───────────────────────────► DEALER  shell, control
 
@@ -18,7 +18,11 @@ Facts this stands on (libzmq 4.3, measured):
   attaches. It reaches the inject socket too, which so becomes part of the one iopub stream;
 * shell, control and stdin toward the child share one routing id: a kernel sends an input_request on stdin to the
   identity that asked on shell;
-* a capture socket with a high-water mark stalls the whole proxy (PAIR, PUSH) or drops (PUB): it has none.
+* a capture socket with a high-water mark stalls the whole proxy (PAIR, PUSH) or drops (PUB): it has none;
+* inside the process there is no CurveZMQ: the agent's answers reach an encrypted front's stdin as they are;
+* a DEALER keeps what it could not send for whoever binds its endpoint next. A child that replaces another one gets
+  new sockets on shell and control, so that nothing meant for the old one reaches it; the others connect again by
+  themselves, and an XSUB subscribes again.
 """
 
 from __future__ import annotations
@@ -26,12 +30,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import zmq
 from zmq.devices import monitored_queue
 
 from ..errors import SetupError
-from ..link import Channel
+from ..link import AGENT_IDENT, Channel
 from .connection import PORT_NAMES, Connection
 
 RECONNECT_MS = 5
@@ -48,6 +53,9 @@ BIND_TRIES_S = 5.0
 
 _BATCH = 500
 
+Route = tuple["zmq.Socket[bytes]", "zmq.Socket[bytes]"]
+"""The two sockets of a channel: front, back."""
+
 
 class Channels:
     """The sockets between frontends and child.
@@ -63,9 +71,10 @@ class Channels:
         self.context = zmq.Context()
         self._threads: list[threading.Thread] = []
         self._identity = os.urandom(8).hex().encode()
-        self._sockets: dict[tuple[str, Channel], zmq.Socket[bytes]] = {}
+        self.routes: dict[Channel, Route] = {}  # what the loop moves, the urgent first
         self.capture: zmq.Socket[bytes]
         self.stdin_tap: zmq.Socket[bytes]
+        self.answers: zmq.Socket[bytes]
         self.inject: zmq.Socket[bytes]
         self.iopub_link: zmq.Socket[bytes]
 
@@ -93,42 +102,52 @@ class Channels:
         back_iopub.send(b"\x01")
         capture, self.capture = self._pair("capture")
 
-        back_stdin = make(zmq.DEALER, identity=True)
-        back_stdin.connect(self.back.url("stdin_port"))
+        back_stdin = self._connect("stdin_port")
         stdin_copy = make(zmq.PUB)
         stdin_copy.bind("inproc://stdin")
         self.stdin_tap = make(zmq.SUB)
         self.stdin_tap.connect("inproc://stdin")
         self.stdin_tap.subscribe(b"out")
+        front["stdin_port"].bind("inproc://answers")
+        self.answers = make(zmq.DEALER, AGENT_IDENT)
+        self.answers.connect("inproc://answers")
 
         back_hb = make(zmq.DEALER)
         back_hb.connect(self.back.url("hb_port"))
 
-        for channel, name in ((Channel.SHELL, "shell_port"), (Channel.CONTROL, "control_port")):
-            back = make(zmq.DEALER, identity=True)
-            back.connect(self.back.url(name))
-            self._sockets["front", channel] = front[name]
-            self._sockets["back", channel] = back
+        for channel, name in ((Channel.CONTROL, "control_port"), (Channel.SHELL, "shell_port")):
+            self.routes[channel] = (front[name], self._connect(name))
 
         self._start("iopub", zmq.proxy, front["iopub_port"], back_iopub, capture)
         self._start("stdin", _stdin_queue, front["stdin_port"], back_stdin, stdin_copy)
         self._start("heartbeat", zmq.proxy, front["hb_port"], back_hb)
 
-    def socket(self, side: str, channel: Channel) -> zmq.Socket[bytes]:
-        """The ``front`` or ``back`` socket of shell or control, for polling."""
-        return self._sockets[side, channel]
+    def renew(self) -> None:
+        """Another child follows: what still waits on shell and control for the one before it is dropped."""
+        for channel, (front, back) in self.routes.items():
+            back.close()
+            self.routes[channel] = (front, self._connect(f"{channel.name.lower()}_port"))
 
-    def send(self, side: str, channel: Channel, frames: Sequence[bytes]) -> None:
+    def send_front(self, channel: Channel, frames: Sequence[bytes]) -> None:
         """Send on shell or control. A client that is gone is dropped by the ROUTER, as by a kernel's."""
-        self._sockets[side, channel].send_multipart(frames)
+        self.routes[channel][0].send_multipart(frames)
+
+    def send_child(self, channel: Channel, frames: Sequence[bytes]) -> None:
+        """Send on shell or control."""
+        self.routes[channel][1].send_multipart(frames)
 
     def publish(self, frames: Sequence[bytes]) -> None:
         """Put a message into the iopub stream, in order with the child's."""
         self.inject.send_multipart(frames)
 
+    def answer(self, frames: Sequence[bytes]) -> None:
+        """Give the child an ``input_reply`` of the agent's: ``[DELIM, …]``."""
+        self.answers.send_multipart(frames)
+
     def close(self) -> None:
         """Let what was sent leave (at most LINGER_MS), then end the threads and free the ports."""
-        for socket in [*self._sockets.values(), self.inject, self.capture, self.stdin_tap, self.iopub_link]:
+        ours = (self.inject, self.capture, self.stdin_tap, self.answers, self.iopub_link)
+        for socket in chain(*self.routes.values(), ours):
             socket.close()
         self.context.term()  # wakes the threads, which close their sockets; waits for the last frames
         for thread in self._threads:
@@ -136,13 +155,18 @@ class Channels:
 
     # --- making ------------------------------------------------------------------------------------------------
 
-    def _make(self, kind: int, *, identity: bool = False) -> zmq.Socket[bytes]:
+    def _make(self, kind: int, identity: bytes = b"") -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self.context.socket(kind)
         socket.linger = 0  # toward a child that is gone; the front's sockets linger
         socket.set_hwm(0)
         socket.reconnect_ivl = RECONNECT_MS
         if identity:
-            socket.routing_id = self._identity
+            socket.routing_id = identity
+        return socket
+
+    def _connect(self, name: str) -> zmq.Socket[bytes]:
+        socket = self._make(zmq.DEALER, self._identity)
+        socket.connect(self.back.url(name))
         return socket
 
     def _pair(self, name: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:

@@ -17,6 +17,9 @@ What is of no interest costs one look at the header and goes on as the same fram
 
 A frontend sees ``busy`` and ``idle`` around each of them, as from any kernel; and because an idle would make it
 believe that the kernel is free, the running request's ``busy`` is published again behind it.
+
+A child that is replaced by another one takes with it what it has not answered: those execute_requests are answered
+``aborted`` in its place, so that no client waits for what cannot come.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RemoteError
-from ..link import Channel, Way
+from ..link import AGENT_IDENT, Channel, Way
 from ..wire import DELIMITER, Codec, Json, Parts, new_header, pack, parse, split
 
 COMM_TARGET = "rtc.sync.v1"
@@ -160,25 +163,34 @@ class Intercept:
 
     Args:
         codec: the kernel's key.
-        magics: answer ``%rtc`` lines.
+        agent: there is one: it may answer ``%rtc`` lines, and have the child restarted.
+        magics: answer ``%rtc`` lines, where there is an agent.
         take_interrupt: answer interrupt_request by :class:`Interrupt`.
         magic_timeout_s: how long the agent may take.
         language: the kernelspec's.
     """
 
     def __init__(
-        self, codec: Codec, *, magics: bool, take_interrupt: bool, magic_timeout_s: float, language: str = ""
+        self,
+        codec: Codec,
+        *,
+        agent: bool = True,
+        magics: bool,
+        take_interrupt: bool,
+        magic_timeout_s: float,
+        language: str = "",
     ) -> None:
         self.codec = codec
         self.comment = COMMENTS.get(language.lower(), "")
-        self.magics = magics
+        self.agent = agent
+        self.magics = magics and agent
         self.take_interrupt = take_interrupt
         self.magic_timeout_s = magic_timeout_s
         self.session = ""  # the child's; what we emit must carry it
         self.username = "username"
         self.execution_count = 0  # the last one the child named
         self.comms: set[str] = set()  # ids of our comms that frontends hold open
-        self._outstanding: dict[str, tuple[bytes, bytes]] = {}  # msg_id -> header, content; main shell, in order
+        self._outstanding: dict[str, Parts] = {}  # by msg_id; main shell, in order
         self._silent_since: dict[str, float] = {}  # outstanding ones that went idle without a reply, and when
         self._held: deque[list[bytes]] = deque()
         self._doomed_count = 0  # the first so many of the held are answered "aborted" if they are execute_requests
@@ -236,11 +248,11 @@ class Intercept:
             return [Tap(channel, Way.TO_CHILD, frames)]
         if msg_type != "execute_request":
             return passed
-        if not self.magics or not self.codec.verify(parts):
+        if not self.agent or not self.codec.verify(parts):
             return passed
         block = self._magic_block(parts)
         if block is None:
-            self._outstanding[str(header.get("msg_id"))] = (parts.header, parts.content)
+            self._outstanding[str(header.get("msg_id"))] = parts
             return passed
         tap = Tap(channel, Way.TO_CHILD, frames)
         if self._outstanding or not self.session:
@@ -300,6 +312,30 @@ class Intercept:
         if msg_id in self._outstanding:
             self._silent_since[msg_id] = now
 
+    def receive_restart(self) -> list[Command]:
+        """The child is to be replaced: tell everybody (as a server does for its clients), and ask it to go."""
+        return [self._status("restarting", b"{}"), self.request("shutdown_request", {"restart": True})]
+
+    def receive_exit(self) -> list[Command]:
+        """The child is gone, and another one will come: answer the execute_requests that it has not answered, and
+        forget whose session it was. Our comms stay open: the agent is still there."""
+        asking = [self._asking.parts] if self._asking else []
+        held = [parts for parts in map(split, self._held) if parse(parts.header).get("msg_type") == "execute_request"]
+        commands: list[Command] = []
+        for parts in (*self._outstanding.values(), *asking, *held):
+            commands += self._abort(parts)
+        self._outstanding.clear()
+        self._silent_since.clear()
+        self._held.clear()
+        self._doomed_count = 0
+        self._asking = None
+        for aside in self._asides.values():
+            commands += self._answer_aside(aside, {})
+        self._asides.clear()
+        self.session = ""
+        self.execution_count = 0
+        return commands
+
     def receive_comms_lost(self) -> list[Command]:
         """A new agent knows none of our comms: close them, so that their frontends open new ones."""
         commands: list[Command] = [
@@ -318,6 +354,11 @@ class Intercept:
             times.append(self._asking.deadline)
         return min(times, default=None)
 
+    def request(self, msg_type: str, content: Json) -> ToChild:
+        """A request of our own to the child, on control. Its reply reaches nobody but the tap."""
+        header = new_header(msg_type, session=AGENT_IDENT.decode(), username=self.username)
+        return ToChild(Channel.CONTROL, self.codec.write(header, content, idents=[AGENT_IDENT]))
+
     def learn(self, header: Json) -> None:
         """Take over the child's session and user name from one of its headers."""
         self.session = str(header.get("session") or self.session)
@@ -326,7 +367,7 @@ class Intercept:
     # --- %rtc -------------------------------------------------------------------------------------------------
 
     def _magic_block(self, parts: Parts) -> tuple[Json, list[str], str] | None:
-        if _MAGIC_HINT not in parts.content:
+        if not self.magics or _MAGIC_HINT not in parts.content:
             return None
         content = parse(parts.content)
         code = content.get("code")
@@ -378,7 +419,7 @@ class Intercept:
         parts = asking.parts
         frames = self._rewritten(parts, {**asking.content, "code": asking.rest})
         # what is behind goes on behind it: the child keeps the order from here
-        self._outstanding[str(parse(parts.header).get("msg_id"))] = (parts.header, parts.content)
+        self._outstanding[str(parse(parts.header).get("msg_id"))] = parts
         return [ToChild(Channel.SHELL, frames), *self._release(now)]
 
     def _rewritten(self, parts: Parts, content: Json) -> list[bytes]:
@@ -395,7 +436,7 @@ class Intercept:
         count = content.get("execution_count")
         if isinstance(count, int):
             self.execution_count = count
-        if content.get("status") == "error" and self._held and parse(entry[1]).get("stop_on_error", True):
+        if content.get("status") == "error" and self._held and parse(entry.content).get("stop_on_error", True):
             self._doomed_count = len(self._held)
         return self._release(now)
 
@@ -419,12 +460,12 @@ class Intercept:
                 commands += self._ask(frames, parts, block, now)
             else:
                 if run:
-                    self._outstanding[str(header.get("msg_id"))] = (parts.header, parts.content)
+                    self._outstanding[str(header.get("msg_id"))] = parts
                 commands.append(ToChild(Channel.SHELL, frames))
         return commands
 
     def _abort(self, parts: Parts) -> list[Command]:
-        """Answer a held execute_request ``aborted``, as the kernel does with its queue."""
+        """Answer an execute_request ``aborted``, as the kernel does with its queue."""
         return [
             self._status("busy", parts.header),
             *self._reply("execute_reply", {"status": "aborted"}, parts),
@@ -499,9 +540,9 @@ class Intercept:
     def _around(self, parts: Parts, inner: Iterable[Command]) -> list[Command]:
         """Busy, ``inner``, idle; and the running request's busy again, if there is one."""
         commands = [self._status("busy", parts.header), *inner, self._status("idle", parts.header)]
-        running = self._asking.parts.header if self._asking else next(iter(self._outstanding.values()), (b"",))[0]
+        running = self._asking.parts if self._asking else next(iter(self._outstanding.values()), None)
         if running:
-            commands.append(self._status("busy", running))
+            commands.append(self._status("busy", running.header))
         return commands
 
     def _status(self, state: str, parent: bytes) -> Publish:

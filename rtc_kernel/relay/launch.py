@@ -77,7 +77,7 @@ class Launch:
         named: name of the kernelspec behind us; empty: ipykernel of this Python.
         configured: the settings, where a configuration file made us read them already.
         wakeup: becomes readable when a signal came; each byte is a signal's number.
-        held_ports: keep the child's ports from others until it has bound them; then :meth:`release_ports`.
+        held_ports: keep the child's ports from others, as long as we live: it may be started again.
     """
 
     def __init__(self, options: Options) -> None:
@@ -108,12 +108,6 @@ class Launch:
             self.held_ports, ports = _free_ports(taken)
         back = connections.for_child(self.front, ipc=ipc, ports=ports)
         return back, Child(self.spec, back.path, self.options.child_arguments)
-
-    def release_ports(self) -> None:
-        """The child has bound its ports."""
-        for holder in self.held_ports:
-            holder.close()
-        self.held_ports.clear()
 
     def start(self) -> None:
         """Start the child.
@@ -184,8 +178,8 @@ def _free_ports(taken: Container[object]) -> tuple[list[socket.socket], dict[str
 
     Whoever asks the system for a port gets one that nobody has bound, and of those it gives every second one only: of
     600 kernels one was given a port that a frontend's manager had chosen, and not bound yet. So the ports stay
-    bound here while the child starts. Linux lets it bind them all the same, because both say SO_REUSEADDR (libzmq
-    does) and we do not listen; elsewhere they have to be free again at once.
+    bound here, whether the child is there or not. Linux lets it bind them all the same, because both say
+    SO_REUSEADDR (libzmq does) and we do not listen; elsewhere they have to be free again at once.
 
     Args:
         taken: ports that somebody else has chosen already.

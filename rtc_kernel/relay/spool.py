@@ -39,7 +39,8 @@ class Spool:
         """Keep one message that passed. ``at``: POSIX seconds."""
         if self.size_bytes >= self.limit_bytes:
             size = sum(map(len, frames))
-            if size > SMALL_BYTES or self.size_bytes >= 2 * self.limit_bytes or _is_stream(frames):
+            large = size > SMALL_BYTES or self.size_bytes >= 2 * self.limit_bytes or _is_stream(frames)
+            if large and not _is_agents(way, frames):
                 self._lose(at, size)
                 return
         if self._gap is not None:
@@ -100,6 +101,11 @@ class Spool:
             self._gap = None
             self.seq += 1
             self._append(link.encode(link.Gap(self.seq, since, until, int(count), int(size))))
+
+
+def _is_agents(way: Way, frames: Sequence[bytes]) -> bool:
+    """Whether it is the agent's own request: by its copy alone a new agent knows that it was sent."""
+    return way is Way.TO_CHILD and len(frames) > 0 and frames[0] == link.AGENT_IDENT
 
 
 def _is_stream(frames: Sequence[bytes]) -> bool:

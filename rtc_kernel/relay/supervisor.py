@@ -27,6 +27,9 @@ CHUNK_BYTES = 1 << 18
 PAUSES_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 """Pauses before the agent is started again; the last one repeats."""
 
+PROGRAM = (sys.executable, "-m", "rtc_kernel.agent")
+"""How the agent is started."""
+
 STEADY_S = 30.0
 """An agent that lived this long has earned a fresh start of the pauses."""
 
@@ -199,7 +202,7 @@ class Supervisor:
         self.say(link.Hello(self._hello()))
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "rtc_kernel.agent", "--link"]
+        argv = [*PROGRAM, "--link"]
         if sys.platform == "win32":  # untested here: a socket travels as bytes on stdin
             process = subprocess.Popen([*argv, "-", *self._argv], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
             if process.stdin is not None:

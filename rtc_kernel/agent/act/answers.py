@@ -14,7 +14,7 @@ from html import escape
 
 from ...errors import RTCError, SetupError
 from ...notebook import BlobOf, resolve, size_text
-from ...tables import Execution, ExecutionState, Json, Kernel, Output
+from ...tables import Execution, ExecutionState, Json, Kernel, Output, Request
 from .magics import PREFIX_SHOWN, UsageError, usage
 
 Published = tuple[str, Json]
@@ -103,7 +103,7 @@ def render_status(facts: StatusFacts, now: float) -> list[Published]:
 
 def render_share(link: Link, now: float) -> list[Published]:
     """A link, to click and to copy, and how to withdraw it."""
-    may = {"view": "can watch", "run": "can watch and search"}.get(link.role, link.role)
+    may = {"view": "can watch", "run": "can watch, run code, interrupt and restart"}.get(link.role, link.role)
     until = "until it is withdrawn" if link.expires_at is None else f"for {duration_text(link.expires_at - now)}"
     what = f"Whoever has this link {may}, {until}."
     withdraw = f"%rtc unshare {_quote(link.name)}"
@@ -142,6 +142,34 @@ def render_who(peers: Sequence[Peer], links: Sequence[Grant], now: float) -> lis
         for title, rows, none in (("Following now:", followers, "nobody"), ("Links:", grants, "none"))
     )
     return [_display(text, html)]
+
+
+_QUEUE_HEAD = ["id", "state", "by", "since", "what", "why"]
+
+
+def render_queue(requests: Sequence[Request], now: float) -> list[Published]:
+    """What was asked for and not sent, in order; and what may be done about it."""
+    if not requests:
+        return _stream("Nothing waits and nothing is held.")
+    rows = [
+        [
+            one.id[:PREFIX_SHOWN],
+            one.state.value,
+            one.by,
+            when_text(one.received_at, now),
+            first_line(str(one.columns.get("code", ""))) if one.action == "execute" else one.action,
+            one.reason or "",
+        ]
+        for one in requests
+    ]
+    note = "%rtc queue --release ID lets a held one run, --cancel ID takes one back; all for all"
+    html = _table(_QUEUE_HEAD, [[escape(value) for value in row] for row in rows])
+    return [_display("\n".join([*_align([_QUEUE_HEAD, *rows]), note]), f"{html}<p>{escape(note)}</p>")]
+
+
+def render_queued(done: str, requests_count: int) -> list[Published]:
+    """How many requests were released or taken back. ``done``: the word for it."""
+    return _stream(f"{done}: {_count(requests_count, 'request')}.")
 
 
 _HISTORY_HEAD = ["seq", "id", "count", "state", "when", "took", "by", "code"]

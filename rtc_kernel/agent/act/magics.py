@@ -104,13 +104,21 @@ class Clear:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """What peers have asked for and was not sent. ``release``, ``cancel``: an id, the beginning of one, or ``all``."""
+
+    release: str | None = None
+    cancel: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """Say how it is used. ``command`` None: all commands."""
 
     command: str | None = None
 
 
-Command = Status | Share | Unshare | Who | History | Show | Private | Export | Clear | Help
+Command = Status | Share | Unshare | Who | Queue | History | Show | Private | Export | Clear | Help
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -198,6 +206,14 @@ COMMANDS: Mapping[str, Spec] = {
         "name",
     ),
     "who": Spec(Who, "who follows now, and which links there are"),
+    "queue": Spec(
+        Queue,
+        "what others have asked for that was not sent yet, or is held",
+        {
+            "--release": Option("ID|all", "let held requests run", "release"),
+            "--cancel": Option("ID|all", "take requests back", "cancel"),
+        },
+    ),
     "history": Spec(
         History,
         "what was run here, newest last",
@@ -261,6 +277,8 @@ def parse(line: str) -> Command:
     match command:
         case Help(str(topic)):
             _known(topic)
+        case Queue(release=str(), cancel=str()):
+            raise UsageError("%rtc queue takes --release or --cancel, not both")
         case Unshare(name=str(), all=True):
             raise UsageError("%rtc unshare takes a name or --all, not both")
         case Export(path):
@@ -375,7 +393,11 @@ def usage(command: str | None = None) -> str:
 
 
 def complete(
-    code: str, cursor_pos: int, ids: Sequence[str] = (), names: Sequence[str] = ()
+    code: str,
+    cursor_pos: int,
+    ids: Sequence[str] = (),
+    names: Sequence[str] = (),
+    requests: Sequence[str] = (),
 ) -> tuple[list[str], int, int]:
     """What may stand at the cursor.
 
@@ -383,6 +405,7 @@ def complete(
         code: the cell; ``cursor_pos``: in code points, as in complete_request.
         ids: of executions, newest first, for ``show``.
         names: of links, for ``unshare``.
+        requests: that wait or are held, for ``queue``.
 
     Returns:
         ``(matches, cursor_start, cursor_end)``: each match replaces what is between the two.
@@ -413,6 +436,8 @@ def complete(
         choices = spec.options[flag].choices
         return [one for one in choices if one.startswith(value)], cursor_pos - len(value), cursor_pos
     if given[-1] in spec.options and spec.options[given[-1]].value:
+        if given[0] == "queue":
+            return [one for one in (*requests, "all") if one.startswith(word)], begin, cursor_pos
         choices = spec.options[given[-1]].choices
         return [one for one in choices if one.startswith(word)], begin, cursor_pos
     possible = [flag for flag in spec.options if flag not in {one.partition("=")[0] for one in given}]

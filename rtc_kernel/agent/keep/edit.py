@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 from ...errors import LocalError
 from ...tables import (
     COMM_MESSAGES_KEPT,
     END_STATES,
+    REQUEST_END_STATES,
     AddCommMessage,
     AddOutput,
     Change,
@@ -29,6 +31,7 @@ from ...tables import (
     PutKernel,
     PutMeta,
     PutQuery,
+    Request,
     SetOutput,
     WriteText,
 )
@@ -37,6 +40,7 @@ from .rows import (
     EXECUTION_COLUMNS,
     KERNEL_COLUMNS,
     OUTPUT_COLUMNS,
+    REQUEST_COLUMNS,
     Connection,
     column_value,
     dump,
@@ -56,6 +60,11 @@ _PUT_OUTPUT = (
 _APPEND = (
     "INSERT INTO segments VALUES (?, ?, ?, ?)"
     " ON CONFLICT (execution, position, segment) DO UPDATE SET text = text || excluded.text"
+)
+_KEPT_OF_REQUEST = [f'"{name}"' for name in (*REQUEST_COLUMNS, "finished_at")]  # BY is a word of SQL's
+_PUT_REQUEST = (
+    f"INSERT INTO requests ({', '.join(_KEPT_OF_REQUEST)}) VALUES (?{', ?' * len(REQUEST_COLUMNS)})"  # noqa: S608
+    f" ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _KEPT_OF_REQUEST)}"
 )
 
 
@@ -224,6 +233,32 @@ def begin_generation(connection: Connection, relay_id: str, kernel: str, columns
     return generation
 
 
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def put_request(connection: Connection, request: Request, now: float) -> None:
+    """Keep a request, in the place of one of the same id. One that has ended keeps nothing of what was asked:
+    its columns are emptied.
+
+    Args:
+        now: when it ended, if it has.
+    """
+    ended = request.state in REQUEST_END_STATES
+    kept = replace(request, columns={}) if ended else request
+    values = [column_value(name, getattr(kept, name)) for name in REQUEST_COLUMNS]
+    run(connection, _PUT_REQUEST, (*values, now if ended else None))
+
+
+def prune_requests(connection: Connection, kept_count: int) -> None:
+    """Forget the ended requests before the newest ``kept_count`` ended ones."""
+    run(
+        connection,
+        "DELETE FROM requests WHERE finished_at IS NOT NULL AND ordinal <= (SELECT ordinal FROM requests"
+        " WHERE finished_at IS NOT NULL ORDER BY ordinal DESC LIMIT 1 OFFSET ?)",
+        (kept_count,),
+    )
+
+
 # --- tokens, facts ------------------------------------------------------------------------------------------
 
 
@@ -309,6 +344,23 @@ def size_of(change: Change) -> int:
             return 512 + sum(len(value) for value in change.columns.values() if isinstance(value, str))
         case _:
             return 512
+
+
+def size_of_request(request: Request) -> int:
+    """About how many bytes a request holds while it waits."""
+    size, parts = 512, list[Any]([request.columns])
+    while parts:
+        match parts.pop():
+            case str(text):
+                size += 64 + len(text)
+            case dict(inner):
+                parts += inner.keys()
+                parts += inner.values()
+            case list() | tuple() as inner:
+                parts += inner
+            case _:
+                size += 32
+    return size
 
 
 Edit = Callable[[Connection], Any]

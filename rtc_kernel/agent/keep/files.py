@@ -69,7 +69,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
-    """Make the tables where there are none, and look at those that are there.
+    """Make the tables where there are none, bring those of an earlier version up to this one, look at all.
 
     Args:
         path: None: the connection is to memory.
@@ -79,20 +79,21 @@ def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if version > rows.FILE_VERSION:
         known = f"version {version}, this rtc_kernel reads up to {rows.FILE_VERSION}"
         raise SetupError(f"the history {path} is of a newer rtc_kernel ({known})", "upgrade rtc_kernel, or move it")
-    if version == 0 and tables:
+    if version < 1 and tables:
         raise SetupError(f"{path} is not a history of rtc_kernel", "move it, or choose another history_dir")
-    if version == 0:
+    if version < 1:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if path is not None:
         connection.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
         connection.execute("PRAGMA synchronous = NORMAL")
-        if version and path.stat().st_size <= 32 << 20:
+        if version > 0 and path.stat().st_size <= 32 << 20:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict.replace("\n", " "))
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE;{rows.SCHEMA}COMMIT;")
-    for table in ("executions", "outputs", "segments", "comms", "blobs", "feed"):
+    steps = [rows.SCHEMA] if version < 1 else [rows.MIGRATIONS[at] for at in range(version, rows.FILE_VERSION)]
+    for script in steps:
+        connection.executescript(f"BEGIN IMMEDIATE;{script}COMMIT;")
+    for table in ("executions", "outputs", "segments", "comms", "blobs", "feed", "requests"):
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - our names
 
 

@@ -15,9 +15,18 @@ from itertools import groupby
 from typing import Any
 
 from ...errors import SetupError
-from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Output
+from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Output, Request
 from . import rows
-from .rows import COMM_COLUMNS, EXECUTION_COLUMNS, KERNEL_COLUMNS, OUTPUT_COLUMNS, TEXT_LIMIT_CHARS, Connection
+from .rows import (
+    COMM_COLUMNS,
+    EXECUTION_COLUMNS,
+    KERNEL_COLUMNS,
+    OUTPUT_COLUMNS,
+    REQUEST_COLUMNS,
+    TEXT_LIMIT_CHARS,
+    Connection,
+    run,
+)
 
 PAGE_EXECUTIONS = 1000
 """Executions in one answer, at most."""
@@ -29,6 +38,7 @@ Segments = dict[tuple[str, int], list[str]]
 
 _CHUNK = 250
 _SELECT = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions"  # noqa: S608 - our names
+_SELECT_REQUEST = f"SELECT {', '.join(f'requests.{name}' for name in REQUEST_COLUMNS)} FROM requests"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +216,54 @@ class Lookup:
         with self._reading() as connection:
             return read_meta(connection)
 
+    def execution_states(self, ids: Sequence[str]) -> dict[str, ExecutionState]:
+        """Which of these executions the history has, by their whole ids, and their states."""
+        out: dict[str, ExecutionState] = {}
+        with self._reading() as connection:
+            for at in range(0, len(ids), _CHUNK):
+                chunk = ids[at : at + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                found = run(connection, f"SELECT id, state FROM executions WHERE id IN ({marks})", chunk)  # noqa: S608
+                out.update((key, ExecutionState(state)) for key, state in found)
+        return out
+
+    def requests(self, open_only: bool) -> list[Request]:
+        """The requests, in the order in which they were taken; those that have ended without their columns.
+
+        Args:
+            open_only: only those that have not ended.
+        """
+        where = "finished_at IS NULL" if open_only else "1"
+        with self._reading() as connection:
+            if not _has_requests(connection):
+                return []
+            found = connection.execute(f"{_SELECT_REQUEST} WHERE {where} ORDER BY ordinal")
+            return [rows.request(row) for row in found]
+
+    def request(self, key: str) -> Request | None:
+        """One request, by its whole id; None where it was never stored, or ended long ago."""
+        with self._reading() as connection:
+            if not _has_requests(connection):
+                return None
+            row = run(connection, f"{_SELECT_REQUEST} WHERE id = ?", (key,)).fetchone()
+            return None if row is None else rows.request(row)
+
+    def last_ordinal(self) -> int:
+        """The highest ``ordinal`` that any request had; 0 where there was none."""
+        with self._reading() as connection:
+            if not _has_requests(connection):
+                return 0
+            return int(connection.execute("SELECT coalesce(max(ordinal), 0) FROM requests").fetchone()[0])
+
     def count(self) -> int:
         """How many executions there are."""
         with self._reading() as connection:
             return int(connection.execute("SELECT count(*) FROM executions").fetchone()[0])
+
+
+def _has_requests(connection: Connection) -> bool:
+    """False in a file of version 1, which an archive reads as it is."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0]) > 1
 
 
 def _state(state: ExecutionState | str | None) -> str | None:

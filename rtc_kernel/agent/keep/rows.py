@@ -14,15 +14,24 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ...tables import Comm, Execution, ExecutionState, Json, Kernel, KernelState, Output
+from ...tables import Comm, Execution, ExecutionState, Json, Kernel, KernelState, Output, Request, RequestState
 
-FILE_VERSION = 1
+FILE_VERSION = 2
 """``PRAGMA user_version`` of the files that this version writes and the newest that it reads."""
 
 SUFFIX = ".sqlite3"
+
+_REQUESTS = """
+CREATE TABLE requests (
+  id TEXT PRIMARY KEY, action TEXT NOT NULL, "by" TEXT NOT NULL, columns TEXT NOT NULL, digest TEXT NOT NULL,
+  ordinal INTEGER NOT NULL, received_at REAL NOT NULL, state TEXT NOT NULL, execution TEXT, reason TEXT,
+  finished_at REAL);
+CREATE INDEX requests_ordinal ON requests (ordinal, finished_at);
+CREATE INDEX requests_open ON requests (ordinal) WHERE finished_at IS NULL;
+"""
 
 SCHEMA = f"""
 CREATE TABLE kernels (
@@ -67,16 +76,21 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE feed (
   one INTEGER PRIMARY KEY CHECK (one = 1), relay_id TEXT NOT NULL, seq INTEGER NOT NULL, mirror_state TEXT);
+{_REQUESTS}
 PRAGMA user_version = {FILE_VERSION};
 """
 """``meta`` is the document's row; ``facts`` is what the agent keeps for itself (its port); ``feed`` has one row:
-how far which relay's records are in the other tables."""
+how far which relay's records are in the other tables. A request is open until it has ``finished_at``."""
+
+MIGRATIONS: Mapping[int, str] = {1: f"{_REQUESTS} PRAGMA user_version = 2;"}
+"""The statements that make a file of one version into one of the next."""
 
 EXECUTION_COLUMNS = tuple(name for name in Execution.__dataclass_fields__ if name != "outputs")
 KERNEL_COLUMNS = tuple(Kernel.__dataclass_fields__)
 COMM_COLUMNS = tuple(name for name in Comm.__dataclass_fields__ if name not in ("state", "messages"))
 OUTPUT_COLUMNS = tuple(name for name in Output.__dataclass_fields__ if name != "text")
-JSON_COLUMNS = frozenset({"error", "input", "metadata", "data", "traceback"})
+REQUEST_COLUMNS = tuple(Request.__dataclass_fields__)
+JSON_COLUMNS = frozenset({"error", "input", "metadata", "data", "traceback", "columns"})
 
 TEXT_LIMIT_CHARS = 1000
 """A pattern to search for that is longer than this is a mistake."""
@@ -183,6 +197,13 @@ def output(row: Sequence[Any], text: str) -> Output:
     if values["traceback"] is not None:
         values["traceback"] = tuple(values["traceback"])
     return Output(**values, text=text if values["output_type"] == "stream" else None)
+
+
+def request(row: Sequence[Any]) -> Request:
+    """A row of ``REQUEST_COLUMNS``."""
+    values = _values(REQUEST_COLUMNS, row)
+    values["state"] = RequestState(values["state"])
+    return Request(**values)
 
 
 def _values(columns: Sequence[str], row: Sequence[Any]) -> Json:

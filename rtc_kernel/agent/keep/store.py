@@ -10,6 +10,9 @@ writes stay in the queue, in order, to be tried again. The queue is bounded: onc
 more records until it is opened again (``Health.replay_after``), because a history with a hole in it would look
 like a whole one; the relay's spool has them.
 
+Requests (:meth:`Store.put_requests`) go through the same queue, but a transaction with requests in it is synced to the
+disk: what is acknowledged to a peer outlasts a power cut. Of the rest a power cut may take the last moments.
+
 In a file, reads go over connections of their own beside the writer (WAL lets them; in DELETE mode, on network
 file systems, a reader and a commit wait for each other for up to ``files.BUSY_S``). In memory there is one connection
 and one lock: SQLite's shared cache locks whole tables and answers SQLITE_LOCKED at once, whatever the timeout.
@@ -32,7 +35,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import LocalError, SetupError
-from ...tables import Change, Json
+from ...tables import REQUEST_END_STATES, Change, Json, Request
 from . import edit, lookup, rows
 from .files import Damaged, connect, make_file, move_aside, open_beside, prepare
 from .lookup import Lookup
@@ -53,6 +56,24 @@ RETRY_S = (0.2, 5.0)
 
 DISPLAYS = 10_000
 """Displays that a resumed mirror is told of; an update to an older one is not seen."""
+
+REQUESTS_KEPT = 100_000
+"""Ended requests whose ids are known, so that none runs twice."""
+
+PRUNE_EVERY = 1000
+"""Requests between two looks for those that are not kept any more: a look costs milliseconds."""
+
+_SYNC = (
+    ("PRAGMA synchronous = EXTRA", "PRAGMA synchronous = NORMAL"),
+    ("PRAGMA fullfsync = ON", "PRAGMA fullfsync = OFF"),
+)
+"""Set for a commit that outlasts a power cut, and set back. EXTRA is FULL that, without WAL, syncs the directory too:
+else the journal might come back and undo the commit (https://sqlite.org/pragma.html#pragma_synchronous). On macOS
+a plain fsync leaves the data in the drive's cache."""
+
+_WIPE = ("PRAGMA secure_delete = ON", "PRAGMA secure_delete = OFF")
+"""What a request no longer says is overwritten where it stood. A copy in the WAL stays until that is overwritten, and
+for :meth:`Store.clear` and :meth:`Store.close` at the latest."""
 
 Done = Callable[[Exception | None], None]
 
@@ -118,14 +139,20 @@ class StoredToken:
 
 @dataclass(slots=True)
 class _Write:
-    """Something that waits to be committed: changes of one feed position, or an edit of ours."""
+    """Something that waits to be committed: changes of one feed position, or an edit of ours.
+
+    ``requests``: the edit is of requests, so its transaction is synced and wipes.
+    ``refused``: why the edit could not be in the transaction of its neighbours.
+    """
 
     changes: Sequence[Change] = ()
     feed: tuple[str, int, Json | None] | None = None
     edit: edit.Edit | None = None
+    requests: bool = False
     done: Done | None = None
     size: int = 0
     told: bool = False
+    refused: LocalError | None = None
 
 
 @dataclass(slots=True)
@@ -144,11 +171,19 @@ class Store(Lookup):
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: Path | None, *, delay_s: float, backlog_bytes: int, note: str
+        self,
+        connection: sqlite3.Connection,
+        path: Path | None,
+        *,
+        delay_s: float,
+        backlog_bytes: int,
+        sync_requests: bool,
+        note: str,
     ) -> None:
         self.path = path
         self._delay_s = delay_s
         self._backlog_bytes = backlog_bytes
+        self._for_requests = (_WIPE, *(_SYNC if sync_requests else ()))
         self._note = note
         self._connection = connection
         self._memory_lock = threading.RLock()
@@ -176,7 +211,14 @@ class Store(Lookup):
         return f"<Store {self.path or 'in memory'} {state}, {len(self._queue)} waiting, {self._waiting_bytes} bytes>"
 
     @classmethod
-    def open(cls, path: Path | None, *, delay_s: float = DELAY_S, backlog_bytes: int = BACKLOG_BYTES) -> Store:
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        delay_s: float = DELAY_S,
+        backlog_bytes: int = BACKLOG_BYTES,
+        sync_requests: bool = True,
+    ) -> Store:
         """Open or begin a history.
 
         Args:
@@ -184,6 +226,7 @@ class Store(Lookup):
                 renamed to ``<name>.damaged-<time>`` and a new one begun (``health`` says so). None: in memory.
             delay_s: seconds that a write may wait.
             backlog_bytes: bytes that may wait for the disk.
+            sync_requests: whether stored requests outlast a power cut, and not only the death of every process.
 
         Raises:
             SetupError: the file cannot be made, is of a newer version, or is something else's.
@@ -205,7 +248,9 @@ class Store(Lookup):
                     connection = connect(path)
                 except Damaged as again:
                     raise SetupError(f"{path} cannot be written ({again})", "choose another history_dir") from again
-        return cls(connection, path, delay_s=delay_s, backlog_bytes=backlog_bytes, note=note)
+        return cls(
+            connection, path, delay_s=delay_s, backlog_bytes=backlog_bytes, sync_requests=sync_requests, note=note
+        )
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -250,9 +295,31 @@ class Store(Lookup):
         size = 256 + sum(map(edit.size_of, changes))
         write = _Write(changes, feed=(relay_id, seq, mirror_state), done=done, size=size)
         with self._wake:
-            refusal = self._refusal(size)
+            refusal = self._refusal(size, of_feed=True)
             if refusal is None:
                 self._last_feed_seq = seq
+                self._put(write)
+        if refusal is not None:
+            _tell(write, refusal)
+
+    def put_requests(self, requests: Sequence[Request], *, now: float, done: Done | None = None) -> None:
+        """Keep requests, each in the place of one of the same id; all of one call or none; never waits.
+
+        What was asked for (``columns``) goes when a request has ended.
+
+        Args:
+            requests: in order with everything else that the store is given; they belong to it from here on.
+            now: when those that have ended did so.
+            done: called as that of :meth:`write`; None says that the requests outlast a power cut
+                (``sync_requests``). A ``LocalError`` or ``SetupError`` is the last word: they are not taken (no
+                column can hold them, the queue is full, the store is closed). After any other they wait on.
+        """
+        size = 256 + sum(map(edit.size_of_request, requests))
+        change = partial(_put_requests, requests, now)
+        write = _Write(edit=change, requests=True, done=done, size=size)
+        with self._wake:
+            refusal = self._refusal(size, of_feed=False)
+            if refusal is None:
                 self._put(write)
         if refusal is not None:
             _tell(write, refusal)
@@ -363,15 +430,16 @@ class Store(Lookup):
 
     # --- the queue ------------------------------------------------------------------------------------------
 
-    def _refusal(self, size: int) -> Exception | None:
+    def _refusal(self, size: int, *, of_feed: bool) -> Exception | None:
         if self._closing:
             return LocalError("the store is closed")
-        if self._full_after is None and self._queue and self._waiting_bytes + size > self._backlog_bytes:
+        is_full = bool(self._queue) and self._waiting_bytes + size > self._backlog_bytes
+        if is_full and of_feed and self._full_after is None:
             self._full_after = self._last_feed_seq
             _log.error("the store's queue is full; records after %d are not taken", self._full_after)
-        if self._full_after is None:
-            return None
-        return SetupError(f"the history is not written after record {self._full_after}", "restart the agent")
+        if self._full_after is not None:
+            return SetupError(f"the history is not written after record {self._full_after}", "restart the agent")
+        return SetupError("more waits for the history than may", "free or repair the disk") if is_full else None
 
     def _put(self, item: _Write | _Job) -> None:
         self._queue.append(item)
@@ -439,8 +507,9 @@ class Store(Lookup):
             return batch
 
     def _commit(self, batch: list[_Write]) -> None:
+        pragmas = self._for_requests if any(write.requests for write in batch) else ()
         try:
-            with self._memory_lock:
+            with self._memory_lock, _switched(self._connection, pragmas):
                 try:
                     self._transact(lambda connection: _apply(connection, batch))
                 except sqlite3.DatabaseError as exc:
@@ -461,7 +530,7 @@ class Store(Lookup):
             self._waiting_bytes -= sum(write.size for write in batch)
         self._committed_at = time.monotonic()
         for write in batch:
-            _tell(write, None)
+            _tell(write, write.refused)
 
     def _failed(self, exc: Exception, batch: list[_Write]) -> None:
         with self._wake:
@@ -518,18 +587,12 @@ class Store(Lookup):
         """Change by change, so that a value that no column can hold costs itself only, and is told."""
         for write in batch:
             for change in write.changes:
-                connection.execute("SAVEPOINT one")
-                try:
-                    edit.apply_one(connection, change)
-                except Exception as exc:
-                    if isinstance(exc, sqlite3.Error) and not _is_value_error(exc):
-                        raise
-                    connection.execute("ROLLBACK TO one")
-                    self._refused = f"a {type(change).__name__} could not be stored ({_words(exc)})"
-                    _log.exception("a %s could not be stored", type(change).__name__)
-                connection.execute("RELEASE one")
+                refused = _try(connection, type(change).__name__, partial(edit.apply_one, change=change))
+                self._refused = str(refused or self._refused)
             if write.edit is not None:
-                write.edit(connection)
+                write.refused = _try(connection, "request" if write.requests else "token or fact", write.edit)
+                if write.done is None:
+                    self._refused = str(write.refused or self._refused)
         _put_feed(connection, batch)
 
     def _begin(self, relay_id: str, kernel: Json, now: float, connection: sqlite3.Connection) -> Resume:
@@ -564,6 +627,41 @@ def _apply(connection: sqlite3.Connection, batch: list[_Write]) -> None:
         if write.edit is not None:
             write.edit(connection)
     _put_feed(connection, batch)
+
+
+def _try(connection: sqlite3.Connection, name: str, work: edit.Edit) -> LocalError | None:
+    """Make one change; where its value is at fault, nothing of it stays. Returns what was at fault."""
+    refused = None
+    connection.execute("SAVEPOINT one")
+    try:
+        work(connection)
+    except Exception as exc:
+        if isinstance(exc, sqlite3.Error) and not _is_value_error(exc):
+            raise
+        connection.execute("ROLLBACK TO one")
+        refused = LocalError(f"a {name} could not be stored ({_words(exc)})")
+        _log.exception("a %s could not be stored", name)
+    connection.execute("RELEASE one")
+    return refused
+
+
+def _put_requests(requests: Sequence[Request], now: float, connection: sqlite3.Connection) -> None:
+    for request in requests:
+        edit.put_request(connection, request, now)
+    if any(request.ordinal % PRUNE_EVERY == 0 and request.state in REQUEST_END_STATES for request in requests):
+        edit.prune_requests(connection, REQUESTS_KEPT)
+
+
+@contextmanager
+def _switched(connection: sqlite3.Connection, pragmas: Sequence[tuple[str, str]]) -> Iterator[None]:
+    for during, _ in pragmas:
+        connection.execute(during)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(sqlite3.Error):  # what cannot be put back is the safer setting
+            for _, after in pragmas:
+                connection.execute(after)
 
 
 def _put_feed(connection: sqlite3.Connection, batch: list[_Write]) -> None:

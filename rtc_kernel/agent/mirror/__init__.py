@@ -20,7 +20,7 @@ from typing import assert_never
 
 from ...errors import LocalError
 from ...link import Channel, Child, Gap, Way
-from ...tables import Change, Json, PutExecution, PutMeta
+from ...tables import Change, ExecutionState, Json, PutExecution, PutMeta, Request
 from ...wire import Message
 from .comms import COMM_TYPES, Comms
 from .executions import Executions, Run, read_error
@@ -117,6 +117,14 @@ class Mirror:
         }
         self._gaps = [*self._gaps, named][-GAPS_KEPT:]
         return [PutMeta({"gap": list(self._gaps)}), *self._executions.receive_gap(gap.since, gap.until)]
+
+    def record(self, msg_id: str, request: Request, state: ExecutionState, at: float) -> list[Change]:
+        """An execution that never went to the kernel: taken back, aborted behind another, or lost."""
+        return self._executions.record(msg_id, request, state, at, self._life.generation)
+
+    def receive_answer(self) -> list[Change]:
+        """The question that the kernel asked was answered by us."""
+        return self._executions.receive_answer()
 
     def mark_private(self, msg_id: str) -> list[Change]:
         """Keep this execution without code and outputs, whether its request has passed already or will."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...link import QUERY_COMM_PREFIX
 from ...tables import AddCommMessage, Change, Json, MergeCommState, PutComm
 from ...wire import Message
 from .outputs import Capture
@@ -67,7 +68,7 @@ class Comms:
         """
         comm_id = get_text(message.content, "comm_id")
         match message.type:
-            case "comm_open" if comm_id:
+            case "comm_open" if comm_id and not comm_id.startswith(QUERY_COMM_PREFIX):
                 return self._receive_open(comm_id, message, at, way, execution)
             case "comm_msg" if comm_id in self._open:
                 return self._receive_data(comm_id, message, at, way)

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, advance
+from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, Request, advance
 from ...wire import Message
 from .outputs import Outputs
 from .values import clean_text, cut, get_count, get_text
@@ -181,13 +181,36 @@ class Executions:
         cell = get_text(message.metadata, "cellId")
         columns |= _given(
             cell=cell,
-            notebook=notebook_of(cell) or self.notebook,
+            notebook=get_text(message.metadata, "rtc_notebook") or notebook_of(cell) or self.notebook,
             request=get_text(message.metadata, "rtc_request"),
             code="" if run.private else code,
             submitted_by=get_text(message.header, "username"),
             client=get_text(message.header, "session"),
         )
         return [PutExecution(msg_id, columns)]
+
+    def record(self, msg_id: str, request: Request, state: ExecutionState, at: float, generation: int) -> list[Change]:
+        """A row for a request that never went to the kernel: it ends where it begins."""
+        code = get_text(request.columns, "code")
+        private = is_private(code)
+        columns: Json = {"seq": self.next_seq, "kernel": self.kernel, "state": state}
+        columns |= {"queued_at": request.received_at, "finished_at": at}
+        self.next_seq += 1
+        return [
+            PutExecution(
+                msg_id,
+                columns
+                | _given(
+                    generation=generation,
+                    private=private,
+                    cell=get_text(request.columns, "cell"),
+                    notebook=get_text(request.columns, "notebook") or self.notebook,
+                    request=request.id,
+                    code="" if private else code,
+                    submitted_by=request.by,
+                ),
+            )
+        ]
 
     def receive_input(self, message: Message, at: float, generation: int) -> list[Change]:
         """An ``execute_input``: the kernel begins, or a client that bypassed us is seen for the first time."""
@@ -249,6 +272,9 @@ class Executions:
         count = get_count(content, "execution_count")
         if count is not None and count != run.execution_count:
             run.execution_count = columns["execution_count"] = count
+        expressions = content.get("user_expressions")
+        if isinstance(expressions, dict) and expressions and not run.private:
+            columns["metadata"] = {"user_expressions": expressions}
         if columns:
             changes.append(PutExecution(run.id, columns))
         for other in list(self._open.values()):

@@ -19,7 +19,11 @@ from typing import Any, Protocol
 from ...errors import SetupError
 from ...tables import Cell, Execution, ExecutionState, Json
 from ..document import StateDocument
-from .access import Tokens
+from ..requests import RequestsDocument
+from .access import Role, Tokens
+
+ROOMS = ("state", "requests")
+"""The documents of a kernel: what happened, and what is asked for."""
 
 HISTORY_LIMIT = 1000
 """How many executions one page of the history holds at most."""
@@ -70,6 +74,14 @@ class Backend(Protocol):
     @property
     def document(self) -> StateDocument:
         """The live document, of the epoch in force."""
+
+    @property
+    def requests(self) -> RequestsDocument:
+        """What peers ask for, in the epoch in force."""
+
+    def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
+        """A peer's update of :attr:`requests`; how many changes of what is not its own were taken back. RemoteError:
+        close the peer."""
 
     @property
     def tokens(self) -> Tokens:

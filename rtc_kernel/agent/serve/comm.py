@@ -5,7 +5,7 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
 
 ::
 
-    front → kernel   comm_open   data {"room": "<kernel>/state" | "state", "epoch": … (optional)}
+    front → kernel   comm_open   data {"room": "<kernel>/state" | "state" | … "requests", "epoch": … (optional)}
                      comm_msg    buffers: one message of y-protocols each; or
                                  data {"op": "history", …}, {"op": "blob", "digest": "sha256:…"}
                      comm_close
@@ -31,13 +31,13 @@ from concurrent.futures import Executor
 from typing import Any, assert_never
 
 from ... import yproto
-from ...errors import CLOSE_CODES, Reason, SetupError
+from ...errors import CLOSE_CODES, Reason, RemoteError, SetupError
 from ...link import Channel, Emit
 from ...tables import Json, to_json
 from ...wire import Codec, Message, new_header
-from . import Backend, finite, parse_history
+from . import ROOMS, Backend, finite, parse_history
 from .access import Role
-from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session
+from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
 TARGET = "rtc.sync.v1"
 
@@ -60,10 +60,12 @@ log = logging.getLogger("rtc_kernel.serve")
 class _Comm:
     """One open comm."""
 
-    __slots__ = ("heard_at", "id", "pending", "reads", "seq", "session", "since")
+    __slots__ = ("epoch", "heard_at", "id", "pending", "reads", "room", "seq", "session", "since")
 
-    def __init__(self, comm: str, session: Session, now: float) -> None:
+    def __init__(self, comm: str, room: str, epoch: str, session: Session, now: float) -> None:
         self.id = comm
+        self.room = room
+        self.epoch = epoch
         self.session = session
         self.since = time.time()
         self.heard_at = now
@@ -105,7 +107,7 @@ class CommServer:
         self._emit = emit
         self._executor = executor
         self._limits = limits
-        self._board = Board()
+        self._boards = {room: Board() for room in ROOMS}
         self._comms: dict[str, _Comm] = {}
         self._flushed_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -143,12 +145,12 @@ class CommServer:
 
     # --- act
 
-    def push(self, update: bytes) -> None:
-        """The document changed: tell the comms that follow, at once or with what else comes soon."""
+    def push(self, update: bytes, room: str = "state") -> None:
+        """A room's document changed: tell the comms that follow, at once or with what else comes soon."""
         message = yproto.update(update)
         following = False
         for comm in self._comms.values():
-            if comm.session.push_update(message) is not None:
+            if comm.room == room and comm.session.push_update(message) is not None:
                 comm.pending.append(message)
                 following = True
         if following and self._timer is None:
@@ -159,9 +161,15 @@ class CommServer:
             else:
                 self._timer = loop.call_later(wait, self._flush)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, room: str = "state") -> None:
         """The backend has a new document: every replica is of another life now."""
-        self._close_all(Reason.WRONG_EPOCH)
+        self._close_all(Reason.WRONG_EPOCH, room)
+
+    def close_peers(self, name: str, reason: Reason) -> None:
+        """Close the comms of a name in which requests are written."""
+        for comm in tuple(self._comms.values()):
+            if comm.session.name == name and comm.room == "requests":
+                self._close(comm, reason)
 
     def disown(self, comms: Sequence[str]) -> None:
         """Close comms that frontends hold open since an earlier life of the agent."""
@@ -183,17 +191,20 @@ class CommServer:
 
     def _open(self, comm_id: str, data: Json, message: Message) -> None:
         now = asyncio.get_running_loop().time()
-        document = self._backend.document
-        if data.get("room") not in (None, "state", f"{self._kernel}/state"):
+        room = str(data.get("room") or "state").removeprefix(f"{self._kernel}/")
+        if room not in ROOMS:
             return self._publish_close(comm_id, Reason.NO_SUCH_ROOM)
+        document = self._backend.requests if room == "requests" else self._backend.document
         if data.get("epoch") not in (None, document.epoch):
             return self._publish_close(comm_id, Reason.WRONG_EPOCH)
         if earlier := self._comms.pop(comm_id, None):
             earlier.session.leave()
         if len(self._comms) >= COMMS:
             self._close(min(self._comms.values(), key=lambda comm: comm.heard_at), Reason.TOO_MANY_PEERS)
-        session = Session(document, self._board, name=message.username, role=Role.RUN, now=now, limits=self._limits)
-        self._comms[comm_id] = _Comm(comm_id, session, now)
+        session = Session(
+            document, self._boards[room], name=message.username, role=Role.RUN, now=now, limits=self._limits
+        )
+        self._comms[comm_id] = _Comm(comm_id, room, document.epoch, session, now)
         if message.buffers:
             self._receive(comm_id, {}, message)
         return None
@@ -210,15 +221,15 @@ class CommServer:
         for buffer in message.buffers:
             if buffer[:1] in (b"\x01", b"\x03"):
                 continue  # awareness stays on the WebSocket
-            self._run(comm.session.receive_bytes(bytes(buffer), now), answers, closes)
+            self._run(comm, comm.session.receive_bytes(bytes(buffer), now), answers, closes)
         if answers:
-            self._reply(comm, {"seq": comm.seq, "epoch": self._backend.document.epoch}, message, answers)
+            self._reply(comm, {"seq": comm.seq, "epoch": comm.epoch}, message, answers)
         for close in closes:
             self._comms.pop(comm_id, None)
             self._publish_close(comm_id, close.reason)
         return None
 
-    def _run(self, commands: list[Command], answers: list[bytes], closes: list[Close]) -> None:
+    def _run(self, comm: _Comm, commands: list[Command], answers: list[bytes], closes: list[Close]) -> None:
         for command in commands:
             match command:
                 case Send(data):
@@ -227,8 +238,18 @@ class CommServer:
                     closes.append(command)
                 case Relay():
                     pass
+                case Write(update):
+                    self._run(comm, self._write(comm.session, update), answers, closes)
                 case _:
                     assert_never(command)
+
+    def _write(self, session: Session, update: bytes) -> list[Command]:
+        """A peer's update of the requests."""
+        try:
+            undone_count = self._backend.receive_update(update, by=session.name, role=session.role)
+        except RemoteError as exc:
+            return session.close(exc.reason, exc.detail)
+        return session.receive_undone(undone_count, asyncio.get_running_loop().time())
 
     def _flush(self) -> None:
         self._timer = None
@@ -241,12 +262,12 @@ class CommServer:
                 continue
             buffers, comm.pending = comm.pending, []
             comm.seq += 1
-            data = {"seq": comm.seq, "epoch": self._backend.document.epoch}
-            self._publish("comm_msg", comm.id, data, buffers)
+            self._publish("comm_msg", comm.id, {"seq": comm.seq, "epoch": comm.epoch}, buffers)
 
-    def _close_all(self, reason: Reason) -> None:
+    def _close_all(self, reason: Reason, room: str | None = None) -> None:
         for comm in tuple(self._comms.values()):
-            self._close(comm, reason)
+            if room in (None, comm.room):
+                self._close(comm, reason)
 
     def _close(self, comm: _Comm, reason: Reason) -> None:
         if comm.session.state is not PeerState.CLOSED:

@@ -1,8 +1,9 @@
 """What does one peer say, and what follows from it?
 
 Pure: bytes and the time in, commands out. A :class:`Session` is one connection, whatever carries it; a
-:class:`Board` is the awareness of one room. The state document has one writer, so nothing that a peer sends is
-ever applied: its messages ask, announce, or are refused.
+:class:`Board` is the awareness of one room. The state document has one writer, so nothing that a peer sends there is
+ever applied: its messages ask, announce, or are refused. The session of a :class:`Written` document hands updates on
+(:class:`Write`); whoever owns that document says whether they hold.
 
 Theory of the states. A peer is *silent* until its first valid message, which must come within ``auth_s``.
 It *follows* from the very step in which its first state vector was answered: the answer and the subscription
@@ -20,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, runtime_checkable
 
 from ... import yproto
 from ...errors import CLOSE_CODES, LocalError, Reason, RemoteError
@@ -40,6 +41,12 @@ AWARENESS_CLIENTS = 8
 
 AWARENESS_STATE_CHARS = 8192
 """How long one client's awareness may be, as JSON text."""
+
+UPDATES_PER_S, UPDATES_BURST = 500.0, 5000
+"""How many updates a writer may send, per second for long and at once: some for each of its rows."""
+
+UNDONE_PER_S, UNDONE_BURST = 0.2, 20
+"""How often a writer may change what is not its own, before it is closed; each change is taken back."""
 
 GONE_KEPT = 1000
 """How many client ids that went are remembered, so that repetitions of them are passed over."""
@@ -97,7 +104,14 @@ class Close:
         return CLOSE_CODES[self.reason][1]
 
 
-Command = Send | Relay | Close
+@dataclass(frozen=True, slots=True)
+class Write:
+    """This peer's update of the document; say with :meth:`Session.receive_undone` what was taken back of it."""
+
+    update: bytes
+
+
+Command = Send | Relay | Close | Write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +121,7 @@ class Limits:
     auth_s: float = 5.0
     ping_s: float = 20.0
     message_bytes: int = 1 << 20
+    written_bytes: int = 16 << 20
 
 
 class Followed(Protocol):
@@ -120,6 +135,17 @@ class Followed(Protocol):
 
     def contains(self, update: bytes) -> bool:
         """Whether an update says nothing new; RemoteError when it is none."""
+
+
+@runtime_checkable
+class Written(Protocol):
+    """What a session needs of a document with many writers: see :class:`rtc_kernel.agent.requests.RequestsDocument`."""
+
+    def diff(self, state_vector: Mapping[int, int]) -> bytes:
+        """The update that brings a replica up to date; RemoteError when it cannot be."""
+
+    def state_vector(self) -> bytes:
+        """What the document has, so that the peer sends the rest."""
 
 
 class Quota:
@@ -202,10 +228,10 @@ class Board:
 
 
 class Session:
-    """One connection to the ``state`` document.
+    """One connection to one document.
 
     Args:
-        document: what it follows.
+        document: what it follows; a :class:`Written` one takes updates.
         board: the awareness of the room.
         name: of its token; what others see.
         now: seconds of any clock that does not go back; every later ``now`` is of the same clock.
@@ -214,7 +240,7 @@ class Session:
 
     def __init__(
         self,
-        document: Followed,
+        document: Followed | Written,
         board: Board,
         *,
         name: str,
@@ -227,12 +253,16 @@ class Session:
         self.role = role
         self.state = PeerState.SILENT
         self.expires = expires
-        self._document = document
+        self._document: Followed | Written = document
+        self._followed: Followed | None = None if isinstance(document, Written) else document
         self._board = board
         self._limits = limits
         self._deadline = now + limits.auth_s
         self._next_ping = now + limits.ping_s
-        self._messages = Quota(MESSAGES_PER_S, MESSAGES_BURST)
+        writes = self._followed is None
+        self._most_bytes = limits.written_bytes if writes else limits.message_bytes
+        self._messages = Quota(UPDATES_PER_S, UPDATES_BURST) if writes else Quota(MESSAGES_PER_S, MESSAGES_BURST)
+        self._undone = Quota(UNDONE_PER_S, UNDONE_BURST)
         self._syncs = Quota(SYNCS_PER_S, SYNCS_BURST)
         self._echoes = Quota(ECHOES_PER_S, ECHOES_BURST)
 
@@ -249,6 +279,12 @@ class Session:
             return self._receive(data, now)
         except RemoteError as exc:
             return self.close(exc.reason, exc.detail)
+
+    def receive_undone(self, count: int, now: float) -> list[Command]:
+        """So many changes of this peer were taken back, because they were of what is not its own."""
+        if all(self._undone.take(now) for _ in range(min(count, UNDONE_BURST + 1))):
+            return []
+        return self.close(Reason.READ_ONLY, "changes of rows that are not its own")
 
     def receive_time(self, now: float) -> list[Command]:
         """The time is :attr:`due` or later."""
@@ -283,7 +319,7 @@ class Session:
             return []
         self._step(PeerState.CLOSED)
         out = self._left()
-        if reason in (Reason.READ_ONLY, Reason.UNAUTHORIZED, Reason.REVOKED):
+        if reason in (Reason.READ_ONLY, Reason.FORBIDDEN, Reason.UNAUTHORIZED, Reason.REVOKED):
             out.append(Send(yproto.denied(CLOSE_CODES[reason][1]), counted=False))
         return [*out, Close(reason, detail)]
 
@@ -306,7 +342,7 @@ class Session:
         return [Relay(yproto.awareness(gone))] if gone else []
 
     def _receive(self, data: bytes, now: float) -> list[Command]:
-        if len(data) > self._limits.message_bytes:
+        if len(data) > self._most_bytes:
             raise RemoteError(Reason.TOO_LARGE, f"a message of {len(data)} bytes")
         if not self._messages.take(now):
             raise RemoteError(Reason.QUOTA, "too many messages")
@@ -316,7 +352,10 @@ class Session:
             case yproto.Step1(clocks):
                 out = self._answer(clocks, now)
             case yproto.Step2(update) | yproto.Update(update):
-                self._check_echo(update, now)
+                if self._followed is None:
+                    out = [Write(update)] if update != yproto.EMPTY_UPDATE else []
+                else:
+                    self._check_echo(self._followed, update, now)
             case yproto.Awareness(entries):
                 out = self._announce(entries)
             case yproto.Query():
@@ -338,13 +377,17 @@ class Session:
         if self.state is PeerState.SILENT:
             self._step(PeerState.HEARD)
         self._step(PeerState.FOLLOWING)
-        present = self._board.entries
-        return [Send(answer, counted=False), *([Send(yproto.awareness(present))] if present else [])]
+        out: list[Command] = [Send(answer, counted=False)]
+        if isinstance(self._document, Written):
+            out.append(Send(yproto.step1(self._document.state_vector())))
+        if present := self._board.entries:
+            out.append(Send(yproto.awareness(present)))
+        return out
 
-    def _check_echo(self, update: bytes, now: float) -> None:
-        if update == yproto.EMPTY_UPDATE or self._document.is_recent(update):
+    def _check_echo(self, document: Followed, update: bytes, now: float) -> None:
+        if update == yproto.EMPTY_UPDATE or document.is_recent(update):
             return
-        if not self._echoes.take(now) or not self._document.contains(update):
+        if not self._echoes.take(now) or not document.contains(update):
             raise RemoteError(Reason.READ_ONLY, "an update with content of its own")
 
     def _announce(self, entries: tuple[yproto.Entry, ...]) -> list[Command]:

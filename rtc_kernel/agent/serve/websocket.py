@@ -13,6 +13,7 @@ is in ``session``, who may do what in ``access``, and all data come from the :cl
 * ``PUT  /api/notebook``            own: the cells of a headless run
 * ``POST /api/clear``               own: forget finished executions
 * ``WS   /rooms/<kernel>/state``    y-protocols; ``?epoch=`` refuses a replica of another life at once
+* ``WS   /rooms/<kernel>/requests`` the same, for the role run: what peers ask for
 
 A token is taken from, in this order: ``Authorization: Bearer``, the subprotocol ``rtc.token.<token>``, the cookie
 ``rtc-token-<port>``, ``?token=``. None is ever logged.
@@ -46,11 +47,11 @@ from tornado.websocket import WebSocketHandler
 
 from ... import __version__, schema, yproto
 from ...config import RTCKernel
-from ...errors import CLOSE_CODES, Reason, SetupError
+from ...errors import CLOSE_CODES, Reason, RemoteError, SetupError
 from ...tables import SCHEMA_VERSION, Cell, Json, to_json
-from . import Backend, finite, parse_history
+from . import ROOMS, Backend, finite, parse_history
 from .access import Action, Role, Token
-from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session
+from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
 PROTOCOL = "y-protocols/1"
 NOTEBOOK_BYTES = 64 << 20
@@ -105,10 +106,15 @@ class Server:
         self.settings = settings
         self.kernel = kernel
         self.port = 0
-        self.board = Board()
+        self.boards = {room: Board() for room in ROOMS}
         self.peers: dict[Peer, None] = {}
         self.executor = ThreadPoolExecutor(2, "rtc-serve-read")
-        self.limits = Limits(auth_s=settings.auth_s, ping_s=settings.ping_s, message_bytes=settings.message_bytes)
+        self.limits = Limits(
+            auth_s=settings.auth_s,
+            ping_s=settings.ping_s,
+            message_bytes=settings.message_bytes,
+            written_bytes=settings.written_bytes,
+        )
         self._proxy_prefix = proxy_prefix.rstrip("/") + "/"
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.allow_origins)
         self._hosts = LOOPBACK | {settings.ip.lower()} | {_host_of(urlsplit(o).netloc) for o in self._origins}
@@ -144,8 +150,6 @@ class Server:
             log_function=_log_request,
             websocket_ping_interval=self.settings.ping_s,
             websocket_ping_timeout=self.settings.ping_s,
-            # The session refuses what is above the limit with its own code; beyond this tornado cuts it off.
-            websocket_max_message_size=2 * self.settings.message_bytes,
         )
         self._http = HTTPServer(
             application,
@@ -174,27 +178,35 @@ class Server:
 
     # --- act
 
-    def push(self, update: bytes) -> None:
-        """Send an update of the document to every follower, now."""
+    def push(self, update: bytes, room: str = "state") -> None:
+        """Send an update of a room's document to every follower, now."""
         message = yproto.update(update)
         frame: bytes | None = None
         for peer in tuple(self.peers):
-            if peer.session.push_update(message) is not None:
+            if peer.room == room and peer.session.push_update(message) is not None:
                 frame = frame or _frame(message)
                 peer.write(frame)
 
-    def relay(self, message: bytes) -> None:
-        """Send a message to every peer that has shown itself."""
+    def relay(self, message: bytes, room: str) -> None:
+        """Send a message to every peer of the room that has shown itself."""
         frame = _frame(message)
         for peer in tuple(self.peers):
-            if peer.session.state in (PeerState.HEARD, PeerState.FOLLOWING):
+            if peer.room == room and peer.session.state in (PeerState.HEARD, PeerState.FOLLOWING):
                 peer.write(frame)
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, room: str = "state") -> None:
         """The backend has a new document: every replica is of another life now."""
         for peer in tuple(self.peers):
-            peer.close(Reason.WRONG_EPOCH)
-        self.board = Board()
+            if peer.room == room:
+                peer.close(Reason.WRONG_EPOCH)
+        self.boards[room] = Board()
+
+    def close_peers(self, name: str, reason: Reason, *, room: str | None = None) -> int:
+        """Close every connection of a name (in one room); how many there were."""
+        found = [peer for peer in self.peers if peer.session.name == name and room in (None, peer.room)]
+        for peer in found:
+            peer.close(reason)
+        return len(found)
 
     def share(self, role: Role, name: str = "", expires_s: float | None = None) -> Json:
         """Mint a token: ``name``, ``role``, ``token``, ``url``, ``proxied_url``, ``expires_at``.
@@ -218,9 +230,7 @@ class Server:
         if self.backend.tokens.revoke(name) is None:
             return False
         self.backend.tokens_changed()
-        for peer in tuple(self.peers):
-            if peer.session.name == name:
-                peer.close(Reason.REVOKED)
+        self.close_peers(name, Reason.REVOKED)
         return True
 
     @property
@@ -267,8 +277,9 @@ def _bind(ip: str, port: int) -> socket.socket:
 class Peer:
     """One connection: its session, its outbox, its timer."""
 
-    def __init__(self, server: Server, handler: RoomHandler, session: Session, address: str) -> None:
+    def __init__(self, server: Server, handler: RoomHandler, session: Session, room: str, address: str) -> None:
         self.session = session
+        self.room = room
         self.address = address
         self.since = time.time()
         self.waiting_messages = 0
@@ -293,7 +304,9 @@ class Peer:
                 case Send(data, counted):
                     self.write(_frame(data), counted=counted)
                 case Relay(data):
-                    self._server.relay(data)
+                    self._server.relay(data, self.room)
+                case Write(update):
+                    self._write(update)
                 case Close():
                     log.info("%s closed: %s %s", self.session.name, command.reason.value, command.detail)
                     self._timer.cancel()
@@ -301,6 +314,15 @@ class Peer:
                     self._handler.close(command.code, command.sentence)
                 case _:
                     assert_never(command)
+
+    def _write(self, update: bytes) -> None:
+        """The peer's update of the requests."""
+        session = self.session
+        try:
+            undone_count = self._server.backend.receive_update(update, by=session.name, role=session.role)
+        except RemoteError as exc:
+            return self.run(session.close(exc.reason, exc.detail))
+        return self.run(session.receive_undone(undone_count, self._loop.time()))
 
     def write(self, frame: bytes, *, counted: bool = True) -> None:
         """Write one frame; what the socket does not take at once waits in the outbox."""
@@ -350,6 +372,7 @@ class Peer:
         return {
             "name": self.session.name,
             "role": self.session.role.value,
+            "room": self.room,
             "state": self.session.state.value,
             "since": self.since,
             "address": self.address,
@@ -518,6 +541,7 @@ class HealthHandler(Handler):
             "kernel": next((to_json(row) for row in kernels if row.id == self.server.kernel), None),
             "room": document.room,
             "epoch": document.epoch,
+            "requests_epoch": self.server.backend.requests.epoch,
             "peers": len(self.server.peers),
             "name": token.name,
             "role": token.role.value,
@@ -695,6 +719,14 @@ class RoomHandler(Handler, WebSocketHandler):
 
     peer: Peer | None = None
 
+    @property
+    def max_message_size(self) -> int:
+        """Called by tornado. The session refuses what is above its limit with its own code; beyond this tornado cuts
+        the connection."""
+        return 2 * (
+            self.server.limits.written_bytes if self.path_args[1] == "requests" else self.server.limits.message_bytes
+        )
+
     def check_origin(self, origin: str) -> bool:
         """Called by tornado; :meth:`prepare` has checked it."""
         return True
@@ -709,23 +741,26 @@ class RoomHandler(Handler, WebSocketHandler):
         server, token = self.server, self.token()
         if token is None or not token.role.may(Action.FOLLOW):
             return self._refuse(Reason.UNAUTHORIZED)
-        if kernel != server.kernel or room != "state":
+        if kernel != server.kernel or room not in ROOMS:
             return self._refuse(Reason.NO_SUCH_ROOM)
-        if self.get_query_argument("epoch", server.backend.document.epoch) != server.backend.document.epoch:
+        if room == "requests" and not token.role.may(Action.REQUEST):
+            return self._refuse(Reason.FORBIDDEN)
+        document = server.backend.requests if room == "requests" else server.backend.document
+        if self.get_query_argument("epoch", document.epoch) != document.epoch:
             return self._refuse(Reason.WRONG_EPOCH)
         if len(server.peers) >= server.settings.peers:
             return self._refuse(Reason.TOO_MANY_PEERS)
         now = asyncio.get_running_loop().time()
         session = Session(
-            server.backend.document,
-            server.board,
+            document,
+            server.boards[room],
             name=token.name,
             role=token.role,
             now=now,
             limits=server.limits,
             expires=None if token.expires_at is None else now + token.expires_at - time.time(),
         )
-        self.peer = Peer(server, self, session, self.request.remote_ip or "")
+        self.peer = Peer(server, self, session, room, self.request.remote_ip or "")
         server.peers[self.peer] = None
         log.info("%s connected (%s)", token.name, token.role.value)
         return None

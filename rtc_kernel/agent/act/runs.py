@@ -1,0 +1,146 @@
+"""Which executions are open, and what may be done to each?
+
+Pure. State: a :class:`Run` per execution that has not ended, whoever sent it: a request or a frontend. It answers what
+a row may join, whether an interrupt or an answer finds whom it is for, and whether the kernel may be given more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...tables import END_STATES, ExecutionState, Json
+from .turns import Key, Row
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One execution that has not ended.
+
+    Attributes:
+        key, notebook: what a row may join it by.
+        sent_at: when a request of ours was sent; null: it is a frontend's.
+        seen: the kernel's side knows of it: its row is there.
+        rows: the requests that it is the execution of.
+        asks: somebody is asked now.
+        answered_by: who has answered the last question.
+    """
+
+    id: str
+    key: Key | None = None
+    notebook: str | None = None
+    state: ExecutionState = ExecutionState.QUEUED
+    sent_at: float | None = None
+    seen: bool = False
+    rows: list[Row] = field(default_factory=list)
+    asks: bool = False
+    answered_by: str | None = None
+
+
+class Runs:
+    """The open executions of one kernel.
+
+    Args:
+        lookahead: how many of our runs the kernel may have at a time, while they are quick; else it is one, so that
+            what waits can still be taken back.
+        fast_s: a run is quick that took less, from sent to ended. Seconds.
+    """
+
+    def __init__(self, lookahead: int, fast_s: float) -> None:
+        self._lookahead = lookahead
+        self._fast_s = fast_s
+        self._runs: dict[str, Run] = {}
+        self._same: dict[Key, dict[str, Run]] = {}
+        self._sent_count = 0
+        self._fast = False
+
+    def __repr__(self) -> str:
+        return f"<Runs {len(self._runs)} open, {self._sent_count} of requests, {'fast' if self._fast else 'slow'}>"
+
+    @property
+    def full(self) -> bool:
+        """Whether the kernel has as many runs of ours as it may have."""
+        return self._sent_count >= (self._lookahead if self._fast else 1)
+
+    @property
+    def sent(self) -> list[Run]:
+        """Those that come from requests."""
+        return [run for run in self._runs.values() if run.sent_at is not None]
+
+    def get(self, execution: str) -> Run | None:
+        """An open execution."""
+        return self._runs.get(execution)
+
+    def find(self, row: Row) -> Run | None:
+        """The run that a row may join: same cell and code, and no other notebook. The latest, where there are
+        several: it has seen most."""
+        key = row.joins
+        if key is None:
+            return None
+        notebook = row.request.columns["notebook"]
+        for run in reversed(self._same.get(key, {}).values()):
+            if notebook is None or run.notebook is None or notebook == run.notebook:
+                return run
+        return None
+
+    # --- in
+
+    def send(self, execution: str, row: Row, now: float) -> Run:
+        """A row is sent."""
+        run = Run(execution, sent_at=now)
+        self._runs[execution] = run
+        self._sent_count += 1
+        self._name(run, row.key, row.request.columns["notebook"])
+        return run
+
+    def receive(self, execution: str, columns: Json) -> Run | None:
+        """What the mirror says of an execution: columns as in ``tables.Execution``, with ``seq`` the first time.
+
+        Returns:
+            The run, where it is new or may be joined only now; else null.
+        """
+        state = columns.get("state")
+        run = self._runs.get(execution)
+        new = run is None
+        if run is None:
+            # The later columns of a row that has ended begin no run.
+            if (state is None and not columns.get("input")) or state in END_STATES:
+                return None
+            run = self._runs[execution] = Run(execution)
+        if state is not None:
+            run.state = ExecutionState(state)
+        if "input" in columns:
+            run.asks = columns["input"] is not None
+            if run.asks:
+                run.answered_by = None
+        if "seq" in columns:
+            run.seen = True
+            cell, code = columns.get("cell"), columns.get("code", "")
+            if cell and run.key is None and not columns.get("private"):
+                self._name(run, (cell, code), columns.get("notebook"))
+                new = True
+        return run if new else None
+
+    def end(self, execution: str, now: float) -> Run | None:
+        """An execution has ended; null where it was not open."""
+        run = self.drop(execution)
+        if run is not None and run.sent_at is not None:
+            self._fast = now - run.sent_at < self._fast_s
+        return run
+
+    def drop(self, execution: str) -> Run | None:
+        """An execution never was; null where it was not open."""
+        run = self._runs.pop(execution, None)
+        if run is None:
+            return None
+        self._sent_count -= run.sent_at is not None
+        if run.key is not None:
+            same = self._same[run.key]
+            del same[execution]
+            if not same:
+                del self._same[run.key]
+        return run
+
+    def _name(self, run: Run, key: Key | None, notebook: str | None) -> None:
+        run.key, run.notebook = key, notebook
+        if key is not None:
+            self._same.setdefault(key, {})[run.id] = run

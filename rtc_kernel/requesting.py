@@ -1,0 +1,257 @@
+"""How does a Python program ask a kernel for something through its document?
+
+Everything is asked for by a row of ``<kernel_id>/requests``, which the agent reads, answers and takes away
+(docs/document.md, "Requests"). :class:`Requester` owns a replica of that document, its connection, and a
+:class:`Ticket` for each row of ours that has not ended. It does not follow what runs: that is in ``state``.
+
+Theory of sending once. A row has an id that we make. When a connection was lost, or the agent began a new epoch, every
+row that has not ended is written again under the same id: the agent knows the ids that it has acknowledged, shows how
+far that request is, and runs nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from pycrdt import Doc, Map
+
+from . import schema, yproto
+from .errors import Reason, RefusedError, RemoteError
+from .tables import REQUEST_END_STATES, Json, Output, Request, RequestState
+
+log = logging.getLogger(__name__)
+
+
+class Socket(Protocol):
+    """A WebSocket that is open."""
+
+    def write_message(self, message: bytes, binary: bool) -> Any:
+        """Send one message."""
+
+    def read_message(self) -> Awaitable[str | bytes | None]:
+        """The next message; null at the end."""
+
+
+class Ticket:
+    """A request of ours, until it has ended.
+
+    Attributes:
+        id: the row's key.
+        request: the row as the agent has it; null until it is acknowledged.
+    """
+
+    def __init__(self, request_id: str, row: Json) -> None:
+        self.id = request_id
+        self.row = row
+        self.request: Request | None = None
+        self._news = asyncio.Event()
+        self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.row.get('action')} {self.id} {self.request.state.value if self.request else 'unsent'}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be said of it."""
+        return self.request is not None and self.request.state in REQUEST_END_STATES
+
+    def tell(self, request: Request | None = None, error: Exception | None = None) -> None:
+        """Something is different."""
+        self.request, self._error = request or self.request, error or self._error
+        self._news.set()
+
+    async def until(self, condition: Callable[[Request], bool]) -> Request:
+        """Wait until the request is so; it is looked at whenever the agent says something of it.
+
+        Raises:
+            RefusedError: it was refused; the message says which column is wrong.
+            SetupError: the server will have us no more.
+        """
+        while True:
+            self._news.clear()
+            if self.request is not None:
+                if self.request.state is RequestState.REFUSED:
+                    raise RefusedError(self.request.reason or "refused")
+                if condition(self.request):
+                    return self.request
+            if self._error is not None:
+                raise self._error
+            await self._news.wait()
+
+
+class Requester:
+    """Writes rows, and learns what became of them. Whoever makes it gives it connections, one after another."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[str, Ticket] = {}
+        self._socket: Socket | None = None
+        self._epoch = ""
+        self._doc: Doc[Any] = Doc()
+        self._rows: Map[Any] = self._doc.get("requests", type=Map)
+        self._changed: set[str] = set()
+        self._subscription = self._rows.observe_deep(self._note)
+        self._synced = asyncio.Event()
+        self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        return f"<Requester epoch {self._epoch} {len(self._tickets)} open, {'synced' if self.synced else 'away'}>"
+
+    @property
+    def synced(self) -> bool:
+        """Whether a connection stands and the replica is whole."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        """Until :attr:`synced`.
+
+        Raises:
+            SetupError: the server will have us no more.
+        """
+        await self._synced.wait()
+        if self._error is not None:
+            raise self._error
+
+    def rows(self) -> Mapping[str, Request]:
+        """What everybody asks for now, in the order in which the agent took it; rows that it has not taken are left
+        out."""
+        read = [request for key in list(self._rows.keys()) if (request := self._read(key)) is not None]
+        return {request.id: request for request in sorted(read, key=lambda one: one.ordinal)}
+
+    def send(self, action: str, **columns: Any) -> Ticket:
+        """Write a row. Columns that are null are left out."""
+        request_id = columns.pop("request_id", None) or uuid.uuid4().hex
+        given = {name: value for name, value in columns.items() if value is not None}
+        ticket = Ticket(request_id, schema.clean({"action": action, "created_at": time.time(), **given}))
+        self._tickets[request_id] = ticket
+        if self.synced:
+            self._write([ticket])
+        return ticket
+
+    async def run(self, socket: Socket, epoch: str) -> bool:
+        """One connection, from its beginning to its end; whether it ever was in sync.
+
+        Raises:
+            RemoteError: the server said what is no y-protocols message; the next connection begins anew.
+        """
+        synced = False
+        if epoch != self._epoch:
+            self._begin(epoch)
+        self._socket = socket
+        try:
+            await socket.write_message(yproto.step1(self._doc.get_state()), binary=True)
+            while (data := await socket.read_message()) is not None:
+                if isinstance(data, str):
+                    raise RemoteError(Reason.MALFORMED, "a text message from the server")
+                self._receive(data)
+                synced = synced or self.synced
+        finally:
+            self._synced.clear()
+            self._socket = None
+        return synced
+
+    def fail(self, error: Exception) -> None:
+        """The server will have us no more: everybody who waits is told."""
+        self._error = error
+        self._synced.set()
+        for ticket in self._tickets.values():
+            ticket.tell(error=error)
+
+    # ---
+
+    def _begin(self, epoch: str) -> None:
+        self._epoch = epoch
+        self._doc = Doc()
+        self._rows = self._doc.get("requests", type=Map)
+        self._subscription = self._rows.observe_deep(self._note)
+        self._changed.clear()
+
+    def _receive(self, data: bytes) -> None:
+        match yproto.read_message(data):
+            case yproto.Step1():
+                pass  # what we have is written row by row
+            case yproto.Step2(update):
+                self._apply(update)
+                self._synced.set()
+                self._write([ticket for ticket in self._tickets.values() if self._read(ticket.id) is None])
+                self._changed.update(self._tickets)
+            case yproto.Update(update):
+                self._apply(update)
+            case _:
+                pass
+        self._look()
+
+    def _apply(self, update: bytes) -> None:
+        if update != yproto.EMPTY_UPDATE:
+            try:
+                self._doc.apply_update(update)
+            except ValueError as exc:
+                raise RemoteError(Reason.MALFORMED, "an update that pycrdt cannot read") from exc
+
+    def _write(self, tickets: list[Ticket]) -> None:
+        """Put rows into the replica, and send what that changed: one update, in the order of the tickets."""
+        if not tickets or self._socket is None:
+            return
+        state = self._doc.get_state()
+        with self._doc.transaction():
+            for ticket in tickets:
+                self._rows[ticket.id] = Map(ticket.row)
+        sent = self._socket.write_message(yproto.update(self._doc.get_update(state)), binary=True)
+        if isinstance(sent, asyncio.Future):
+            sent.add_done_callback(_look_at)  # a connection that broke meanwhile: the next one gets the row again
+
+    def _note(self, events: list[Any]) -> None:
+        for event in events:
+            if event.path:
+                self._changed.add(str(event.path[0]))
+            else:
+                self._changed.update(event.keys)
+
+    def _look(self) -> None:
+        changed, self._changed = self._changed, set()
+        for key in changed:
+            ticket = self._tickets.get(key)
+            if ticket is not None and (request := self._read(key)) is not None:
+                ticket.tell(request)
+                if ticket.ended:
+                    ticket.row = {"action": ticket.row["action"]}  # what was typed is not kept
+                    del self._tickets[key]
+
+    def _read(self, key: str) -> Request | None:
+        """A row as the agent has it; null where it has not taken it."""
+        row = self._rows.get(key)
+        columns = row.to_py() if isinstance(row, Map) else None
+        return schema.read_request(key, columns) if columns and "by" in columns else None
+
+
+def _look_at(sent: asyncio.Future[Any]) -> None:
+    if not sent.cancelled() and sent.exception() is not None:
+        log.debug("a request could not be sent: %s", sent.exception())
+
+
+def new_text(before: str, after: str) -> str:
+    """What a terminal must print so that it shows ``after`` where it shows ``before``: the rest; or, where the last
+    line was overwritten as progress bars do, that line again behind a carriage return."""
+    if after.startswith(before):
+        return after[len(before) :]
+    same = next(
+        (at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    line = after.rfind("\n", 0, same) + 1
+    return ("\r" if "\n" not in before[line:] else "\n") + after[line:]
+
+
+def iterate_outputs(before: Sequence[Output], after: Sequence[Output]) -> Iterator[Output]:
+    """What is new in the outputs of an execution: of a stream the new text, of others what was not there."""
+    for position, output in enumerate(after):
+        earlier = before[position] if position < len(before) else None
+        if earlier is None or earlier.output_type != output.output_type or output.output_type != "stream":
+            if earlier != output:
+                yield output
+        elif earlier.text != output.text:
+            yield replace(output, text=new_text(earlier.text or "", output.text or ""))
