@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -190,6 +191,8 @@ def drive(home: Path, *, kernel: str = "", **options: Any) -> Iterator[Driven]:
                 yield driven
         finally:
             agent.close()
+            if agent.hello:  # of a relay that was killed; a real agent does the same
+                shutil.rmtree(agent.hello["back_directory"], ignore_errors=True)
 
 
 def write_spec(home: Path, name: str, argv: list[str], **more: Any) -> None:

@@ -42,7 +42,7 @@ def test_a_link_can_be_clicked_copied_and_withdrawn() -> None:
     assert "can watch, until it is withdrawn" in data["text/plain"]
     ends = Link(name="a b", role="run", url="javascript:alert(1)", expires_at=NOW + 7200)
     data = bundle(answers.render_share(ends, NOW))
-    assert "watch and search, for 2 h." in data["text/plain"]
+    assert "run code, interrupt and restart, for 2 h." in data["text/plain"]
     assert '%rtc unshare "a b"' in data["text/plain"]
     assert "href" not in data["text/html"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtc_kernel.link import Channel, Way
+from rtc_kernel.link import AGENT_IDENT, Channel, Way
 from rtc_kernel.relay.intercept import (
     REPLY_GRACE_S,
     AskAgent,
@@ -345,7 +345,80 @@ def test_before_the_child_has_spoken_a_magic_waits() -> None:
     assert any(isinstance(command, AskAgent) for command in commands)
 
 
-@given(st.lists(st.sampled_from(["code", "magic", "both", "reply", "error", "answer", "refuse"]), max_size=30))
+def test_a_restart_is_told_to_everybody_and_the_child_is_asked_to_go() -> None:
+    room = Transcript().room
+    told, asked = room.receive_restart()
+    assert isinstance(told, Publish)
+    assert isinstance(asked, ToChild)
+    state, request = CODEC.read(told.frames), CODEC.read(asked.frames)
+    assert (state.type, state.parent, state.session) == ("status", {}, "child")
+    assert state.content == {"execution_state": "restarting"}
+    assert asked.channel is Channel.CONTROL
+    assert (request.type, request.content, request.idents) == ("shutdown_request", {"restart": True}, (AGENT_IDENT,))
+
+
+def test_what_a_child_that_is_replaced_has_not_answered_is_aborted_in_order() -> None:
+    t = Transcript()
+    t.front("done", code="1")
+    t.child("done")
+    t.front("a", code="slow()")
+    t.front("b", code="after()")
+    t.front("m", code="%rtc who")
+    t.front("c", "complete_request", code="aft", cursor_pos=3)
+    t.front("d", code="last()")
+    assert t.words(t.room.receive_exit()) == [
+        word
+        for name in ("a", "b", "m", "d")
+        for word in (f"iopub {name} status busy", f"front {name} execute_reply aborted", f"iopub {name} status idle")
+    ]
+    assert t.words(t.room.receive_exit()) == [], "once"
+    assert not t.room.holding
+    assert t.room.deadline is None
+
+
+def test_a_magic_that_is_asked_when_the_child_is_replaced_is_aborted_with_what_is_behind_it() -> None:
+    t = Transcript()
+    t.front("m", code="%rtc who")
+    t.front("b", code="after()")
+    words = t.words(t.room.receive_exit())
+    assert [word for word in words if word.startswith("front")] == [
+        "front m execute_reply aborted",
+        "front b execute_reply aborted",
+    ]
+    assert t.answer(1) == []
+
+
+def test_a_completion_that_is_asked_when_the_child_is_replaced_is_answered_with_nothing() -> None:
+    t = Transcript()
+    t.front("c", "complete_request", code="%rtc sh", cursor_pos=7)
+    assert "front c complete_reply ok" in t.words(t.room.receive_exit())
+    assert t.answer(1) == []
+
+
+def test_the_next_child_speaks_with_its_own_session_and_our_comms_stay_open() -> None:
+    t = Transcript()
+    t.front("o", "comm_open", comm_id="c1", target_name="rtc.sync.v1", data={})
+    t.room.execution_count = 7
+    t.room.receive_exit()
+    assert t.room.session == ""
+    assert t.room.execution_count == 0
+    assert t.front("m", code="%rtc who") == [], "nobody can be answered before it has spoken"
+    commands = t.room.receive_session({"session": "next"}, 0.0)
+    assert any(isinstance(command, AskAgent) for command in commands)
+    assert {CODEC.read(command.frames).session for command in commands if isinstance(command, Publish)} == {"next"}
+    assert t.room.comms == {"c1"}
+
+
+def test_without_magics_what_is_not_answered_is_known_and_without_an_agent_it_is_not() -> None:
+    t = Transcript(magics=False)
+    t.front("a", code="%rtc who")
+    assert "front a execute_reply aborted" in t.words(t.room.receive_exit())
+    t = Transcript(agent=False)
+    t.front("a", code="%rtc who")
+    assert t.room.receive_exit() == []
+
+
+@given(st.lists(st.sampled_from(["code", "magic", "both", "reply", "error", "answer", "refuse", "exit"]), max_size=30))
 def test_whatever_happens_each_request_is_answered_once_and_in_order(steps: list[str]) -> None:
     """The order in which requests are answered is the order in which they came."""
     t = Transcript()
@@ -368,6 +441,10 @@ def test_whatever_happens_each_request_is_answered_once_and_in_order(steps: list
             name = f"r{next(names)}"
             sent.append(name)
             note(t.front(name, code=codes[step]))
+        elif step == "exit":
+            note(t.words(t.room.receive_exit()))
+            at_child.clear()
+            t.room.receive_session({"session": "child"}, 0.0)
         elif step in ("reply", "error") and at_child:
             note(t.child(at_child.pop(0), status="ok" if step == "reply" else "error"))
         elif step in ("answer", "refuse") and asked:

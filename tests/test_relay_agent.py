@@ -313,16 +313,21 @@ def idles(client: BlockingKernelClient, msg_id: str) -> bool:
             return True
 
 
-def test_a_cell_that_is_through_in_time_is_answered_by_the_kernel_itself(driven: Driven) -> None:
+def test_what_a_kernel_says_on_its_way_out_passes_and_belongs_to_its_old_life(driven: Driven) -> None:
     agent = driven.agent_side
-    run = runs(driven.client, "import time; print('on', flush=True); time.sleep(0.7); print('through')")
+    run = runs(driven.client, "import time; print('on', flush=True); time.sleep(0.7); print('last', 'words')")
     agent.act("restart")
-    assert finish(driven.client, run).reply["content"]["status"] == "ok"
+    ended = finish(driven.client, run)
+    assert ended.text == "last words\n"
     restarted(driven)
-    replies = [r for r in agent.heard if isinstance(r, (link.Tapped, link.Child))]
-    ends = [at for at, r in enumerate(replies) if isinstance(r, link.Tapped) and b"through" in b"".join(r.frames)]
-    turn = [at for at, r in enumerate(replies) if isinstance(r, link.Child) and r.event == "restarting"]
-    assert max(ends) < turn[0], "what the old life has said is told before its end"
+    last, aborted = (
+        max(r.seq for r in agent.heard if isinstance(r, link.Tapped) and word in r.frames[-1])
+        for word in (b"last words", b'"aborted"')
+    )
+    turn, again = (r.seq for r in agent.heard if isinstance(r, link.Child) and r.event != "exited" and r.seq > 1)
+    assert last < turn < aborted < again
+    idle = max(r.seq for r in agent.heard if isinstance(r, link.Tapped) and run.encode() in r.frames[-3])
+    assert idle < again, "what is answered in its place belongs to it, too"
     with pytest.raises(queue.Empty):
         driven.client.get_shell_msg(timeout=0.1)
 
@@ -336,6 +341,7 @@ def test_a_block_that_the_agent_is_asked_for_is_aborted_and_its_late_answer_drop
     agent.say(link.Answer(ask.ask_id, {"status": "ok", "outputs": [["stream", {"name": "stdout", "text": "late"}]]}))
     run = driven.execute("print('next')")
     assert run.text == "next\n"
+    agent.wait(lambda: submitted(driven, "print('next')"), "what came later is tapped")
     assert agent.published(magic)[-1]["content"] == {"execution_state": "idle"}
 
 

@@ -128,6 +128,19 @@ def test_a_row_that_ended_may_be_tidied_away(document):
     assert "r1" not in document.shown
 
 
+def test_an_id_that_is_used_once_more_is_a_new_row_to_be_judged(document):
+    peer = Peer(document)
+    peer.write("r1", action="execute", code="1")
+    document.put([taken("r1", RequestState.DONE)])
+    peer.sync()
+    assert [row.value for row in peer.write("r1", action="execute", code="2").rows] == [
+        {"action": "execute", "code": "2"}
+    ]
+    document.put([replace(taken("r1", RequestState.REFUSED), reason="request_id: used before")])
+    peer.sync()
+    assert peer.rows["r1"].to_py()["state"] == "refused"
+
+
 def test_the_facts_about_the_document_cannot_be_changed(document):
     peer = Peer(document)
     meta = peer.doc.get("meta", type=Map)

@@ -62,6 +62,19 @@ def test_beyond_the_limit_outputs_become_one_named_gap_and_states_stay() -> None
     assert status.frames[-1] == b"idle"  # type: ignore[union-attr]
 
 
+def test_beyond_the_limit_the_agents_own_requests_stay() -> None:
+    """By their copies alone a new agent knows that they were sent: it must not send them twice."""
+    spool = Spool(1000)
+    tap(spool, b"x" * 3000)
+    for ident in (b"front", link.AGENT_IDENT):
+        spool.tap(2.0, Channel.SHELL, Way.TO_CHILD, [ident, b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"y" * 5000])
+    _, gap, request = read(spool)
+    assert isinstance(gap, link.Gap)
+    assert gap.message_count == 1
+    assert isinstance(request, link.Tapped)
+    assert request.frames[0] == link.AGENT_IDENT
+
+
 def test_when_there_is_room_again_the_gap_is_named_and_the_next_output_kept() -> None:
     spool = Spool(1000)
     tap(spool, b"x" * 1000)

@@ -116,6 +116,7 @@ class Actions:
         self._leave_timer: asyncio.TimerHandle | None = None
         self._query_timer: asyncio.TimerHandle | None = None
         self._catch_up_seq: int | None = None
+        self._restarting = False
 
     def __repr__(self) -> str:
         return f"<Actions {self.document!r} {self._scheduler!r}>"
@@ -168,9 +169,18 @@ class Actions:
     def receive_changes(self, changes: Iterable[Change]) -> None:
         """What the mirror has seen, in order."""
         changes, now = list(changes), time.time()
-        if any(_ends_kernel(change) for change in changes):
-            self._ask(self._queries.receive_restart(now))
+        for change in changes:
+            if isinstance(change, PutKernel) and "state" in change.columns:
+                self._follow_kernel(KernelState(change.columns["state"]), now)
         self._do(self._scheduler.receive_changes(changes, now))
+
+    def _follow_kernel(self, state: KernelState, now: float) -> None:
+        if state in (KernelState.RESTARTING, KernelState.DEAD):
+            self._ask(self._queries.receive_restart(now))
+        if state is KernelState.STARTING and self._restarting:
+            # A kernel says that it is idle only after a request, and no frontend may be there to send one.
+            self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
+        self._restarting = state is KernelState.RESTARTING
 
     def receive_seq(self, seq: int) -> None:
         """Every record of the relay up to this one has been mirrored."""
@@ -416,6 +426,3 @@ class Actions:
         self.document.take_update()
         self._house.begin_requests_epoch()
 
-
-def _ends_kernel(change: Change) -> bool:
-    return isinstance(change, PutKernel) and change.columns.get("state") in (KernelState.RESTARTING, KernelState.DEAD)

@@ -403,6 +403,8 @@ class App:
                 return self.mirror.receive_gap(record)
             case link.Child():
                 self._child_exited = record.event == "exited"
+                if record.event == "started":
+                    self.info["child_pid"] = record.pid
                 return self.mirror.receive_child(record)
             case link.Tapped(_, at, channel, way, frames):
                 try:

@@ -184,11 +184,12 @@ class RequestsDocument:
                 touched.add(str(path[0]))
             for key, action in keys.items() if not path else ():
                 shown = self._shown.get(key)
-                if action == "add" and shown is None:
+                ended = shown is not None and shown.state in REQUEST_END_STATES
+                if ended:  # a peer tidies up, or uses the id once more
+                    del self._shown[key]
+                if action != "delete" and (ended or (action == "add" and shown is None)):
                     added[key] = None
-                elif action == "delete" and shown is not None and shown.state in REQUEST_END_STATES:
-                    del self._shown[key]  # a peer tidies up
-                else:
+                elif not ended:
                     touched.add(key)
         written = dict.fromkeys(key for root, key in coverage.keys if root == ROOT and key in added)
         order = [*written, *sorted(added.keys() - written.keys())]
@@ -243,9 +244,12 @@ class RequestsDocument:
                     self._rows[request.id] = Map(_columns(request))
                     continue
                 said = _agent_columns(before) if before is not None else {}
-                for name, value in _agent_columns(request).items():
+                columns = _agent_columns(request)
+                for name, value in columns.items():
                     if said.get(name) != value:
                         row[name] = value
+                for name in said.keys() - columns.keys():
+                    del row[name]
                 code = row.get("code") if request.state is RequestState.REFUSED else None
                 if isinstance(code, str) and len(code) > CODE_SHOWN_BYTES:
                     del row["code"]

@@ -511,7 +511,7 @@ class Relay:
             restart.answered = True
             restart.gone_at, restart.quiet_at = now, now + DRAIN_QUIET_S  # until these, too, have passed
             self.spool.turn(time.time(), "restarting", self.child.pid)
-            self._former_session = self.intercept.session or None
+            self._former_session, self._welcomed = self.intercept.session or None, False
             self._do(self.intercept.receive_exit())
             self._write_soon(0.0)
             return False
@@ -531,7 +531,6 @@ class Relay:
             self._poller.register(back, zmq.POLLIN)
         receive(self.channels.iopub_link)  # what was before does not open the gate
         self._poller.register(self.channels.iopub_link, zmq.POLLIN)
-        self._welcomed = False
         self._forward_at.clear()
         try:
             self.child.start()

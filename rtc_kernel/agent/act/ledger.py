@@ -2,7 +2,7 @@
 
 Pure. State: the rows that have not ended, by id, and in ``turns`` while they wait; those that are held; the last that
 ended; which waits for which; and the commands that say what has changed since somebody took them. Every step of a
-request is made here, by the table of :mod:`rtc_kernel.tables`. It must not decide when a row is sent, and knows no runs.
+request is made here, by the table of :mod:`rtc_kernel.tables`. It must not decide when a row is sent, nor look at runs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Ledger:
         ended = self._ended.get(request_id)
         return ended.request if ended else None
 
-    def list(self, state: RequestState) -> tuple[Request, ...]:
+    def select(self, state: RequestState) -> tuple[Request, ...]:
         """The runs that were asked for and are in this state, in the order in which they came."""
         found = [row.request for row in self.open.values() if row.request.state is state]
         return tuple(sorted((one for one in found if one.action == "execute"), key=lambda one: one.ordinal))
@@ -152,6 +152,13 @@ class Ledger:
         self.turns.wait(rows)
         self.changed.update((row.request.by, None) for row in rows)
 
+    def change_all(self) -> None:
+        """Every peer is to be looked at: who has waited longest is first."""
+        firsts = [row for by in self.turns.peers if (peer := self.turns.get(by)) and (row := peer.first)]
+        firsts.sort(key=lambda row: row.request.ordinal)
+        self.changed.clear()
+        self.changed.update((row.request.by, None) for row in firsts)
+
     def hold(self, row: Row, why: str) -> None:
         """A row waits until somebody releases it."""
         self.step(row, RequestState.HELD, execution=None, reason=f"{why}, release or cancel it")
@@ -163,8 +170,21 @@ class Ledger:
             for row in self.turns.take_all(by):
                 self.hold(row, why)
 
-    def finish(self, row: Row, state: ExecutionState, reason: str | None, execution: str | None = None) -> None:
-        """A row has ended; ``state``: of its execution."""
+    def finish(
+        self,
+        row: Row,
+        state: ExecutionState,
+        reason: str | None,
+        *,
+        execution: str | None = None,
+        stops: bool = True,
+    ) -> None:
+        """A row has ended.
+
+        Args:
+            state: of its execution, ``execution`` where that is new.
+            stops: whether its peer's rows that wait are aborted when it failed and says so.
+        """
         self.step(row, RequestState.DONE, execution=execution or row.request.execution, reason=reason)
         request = row.request
         del self.open[request.id]
@@ -175,7 +195,7 @@ class Ledger:
             dependent.after = None
             dependent.stopped = _stopped_behind(request.id) if self._ended[request.id].failed else None
             self.changed[dependent.request.by] = None
-        if row.stops and state in _STOPPING:
+        if stops and row.stops and state in _STOPPING:
             # All are taken before the first of them ends, so none finds others to stop.
             for other in self.turns.take_all(request.by):
                 self.end_unsent(other, ExecutionState.ABORTED, f"not run, {request.id} before it ended in {state}")
@@ -188,7 +208,7 @@ class Ledger:
             self.finish(row, state, reason)
             return
         execution = self._make_id()
-        self.finish(row, state, reason, execution)
+        self.finish(row, state, reason, execution=execution)
         self.add(Record(execution, row.request, state))
 
 

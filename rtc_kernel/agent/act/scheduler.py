@@ -86,17 +86,17 @@ class Scheduler:
     @property
     def waiting(self) -> tuple[Request, ...]:
         """The rows that will be sent, in the order in which they came."""
-        return self._ledger.list(RequestState.REQUESTED)
+        return self._ledger.select(RequestState.REQUESTED)
 
     @property
     def held(self) -> tuple[Request, ...]:
         """The rows that somebody has to release or cancel, in the order in which they came."""
-        return self._ledger.list(RequestState.HELD)
+        return self._ledger.select(RequestState.HELD)
 
     @property
     def in_flight(self) -> tuple[Request, ...]:
         """The rows whose execution has not ended, in the order in which they came."""
-        return self._ledger.list(RequestState.ACCEPTED)
+        return self._ledger.select(RequestState.ACCEPTED)
 
     def known(self, request_id: str) -> Request | None:
         """The request of this id, open or lately ended; of one that has ended without its columns."""
@@ -176,7 +176,7 @@ class Scheduler:
                 self._ledger.turns.stop(row)
             unsent += run.rows
         self._go_on(unsent)
-        self._change_all()
+        self._ledger.change_all()
         return self._settle(now)
 
     def _go_on(self, rows: Sequence[Row]) -> None:
@@ -295,7 +295,7 @@ class Scheduler:
         if state not in _ALIVE:
             self._restart_until = None
         if before not in _ALIVE:
-            self._change_all()
+            self._ledger.change_all()
 
     # --- rows, by action
 
@@ -427,7 +427,7 @@ class Scheduler:
         """Send what may be sent now; returns all that is to be done."""
         if self._restart_until is not None and now >= self._restart_until:
             self._restart_until = None
-            self._change_all()
+            self._ledger.change_all()
         changed = self._ledger.changed
         while True:
             while changed:
@@ -473,13 +473,13 @@ class Scheduler:
     def _end(self, execution: str, state: ExecutionState, now: float, reason: str | None = None) -> None:
         """An execution has ended, and with it the rows it stands for."""
         run = self._runs.end(execution, now)
+        # What waits while the kernel is on its way out came after that was known, and is meant for the next one.
+        gone = self._kernel is not None and self._kernel not in _ALIVE
+        leaves = self._restart_until is not None or (gone and state in _ENDS)
         for row in run.rows if run is not None else ():
             self._ledger.turns.stop(row)
-            self._ledger.finish(row, state, reason or _ENDS.get(state))
+            self._ledger.finish(row, state, reason or _ENDS.get(state), stops=not leaves)
 
     def _change_joining(self, run: Run) -> None:
         if run.key is not None:
             self._ledger.changed.update(dict.fromkeys(self._ledger.turns.find_joining(run.key)))
-
-    def _change_all(self) -> None:
-        self._ledger.changed.update(dict.fromkeys(self._ledger.turns.peers))

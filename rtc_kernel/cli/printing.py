@@ -1,0 +1,180 @@
+r"""What has to be written so that a terminal, or a pipe, shows the outputs of an execution?
+
+Pure: outputs in, pieces of text out. State: of each output what was written of it, and what stands in the row of the
+terminal in which the cursor is.
+
+A terminal shows a stream as it is: its unfinished last line is written at once, and written again over itself where
+it was changed (the document has ``\r`` applied, so a progress bar is a line that changes). What is written to a pipe is
+never taken back, so there an unfinished line waits until it is finished, or nothing can follow it. Where two streams go
+to the same terminal each begins in a row of its own; a pipe gets a stream's text and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.cells import cell_len
+
+from ..tables import Output
+from .terminal import clean, output_text
+
+Target = Literal["stdout", "stderr"]
+
+Piece = tuple[Target, str]
+"""Where to write, and what."""
+
+
+@dataclass(slots=True, eq=False)
+class _Written:
+    """What was written of one output.
+
+    Attributes:
+        whole: nothing can follow it any more.
+        settled: of a stream: its text up to the last line end that was written (pipe: up to what was written).
+        line: of a stream in a terminal: what was written of the line behind it.
+    """
+
+    output: Output
+    whole: bool = False
+    settled: str = ""
+    line: str = ""
+
+
+class Printout:
+    """One execution's outputs on their way out.
+
+    Args:
+        terminals: which of the two are terminals.
+        colours: whether terminals get colours.
+    """
+
+    def __init__(self, terminals: Collection[Target] = (), *, colours: bool = False) -> None:
+        self._terminals = frozenset(terminals)
+        self._colours = colours
+        self._outputs: list[_Written] = []
+        self._row = ""  # since the row began in which the cursor is; empty: the cursor is at its start
+        self._row_of: _Written | None = None  # whose unfinished line that is, alone
+        self._midline: dict[Target, bool] = {"stdout": False, "stderr": False}  # of pipes
+        self._pieces: list[Piece] = []
+
+    def __repr__(self) -> str:
+        return f"<Printout {len(self._outputs)} outputs, {len(self._row)} characters in the row>"
+
+    def show(self, outputs: Sequence[Output], *, ended: bool, width: int = 80) -> list[Piece]:
+        """What to write, given how the outputs are now.
+
+        Args:
+            ended: there will be no others.
+            width: of the terminal, in columns.
+        """
+        if len(outputs) < len(self._outputs):  # they were cleared
+            self._outputs.clear()
+        for position, output in enumerate(outputs):
+            whole, is_stream = ended or position < len(outputs) - 1, output.output_type == "stream"
+            if position == len(self._outputs):
+                self._outputs.append(_Written(output))
+            elif self._outputs[position].output.output_type != output.output_type:  # cleared, and others came
+                self._outputs[position] = _Written(output)
+            elif self._outputs[position].output == output and (self._outputs[position].whole == whole or not is_stream):
+                continue
+            written = self._outputs[position]
+            written.output, written.whole = output, whole
+            if is_stream:
+                self._show_stream(written, width)
+            else:
+                self._show_block(output)
+        if ended:
+            self._leave_row("stdout" if "stdout" in self._terminals else "stderr")
+        return self._take()
+
+    def begin_row(self, target: Target = "stderr") -> list[Piece]:
+        """What to write before a line that is no output."""
+        if target in self._terminals:
+            self._leave_row(target)
+        return self._take()
+
+    def move(self, *, to_start: bool) -> None:
+        """Somebody else has written on the terminal. ``to_start``: and ended the line."""
+        self._row, self._row_of = ("" if to_start else "?"), None
+
+    # ---
+
+    def _show_stream(self, written: _Written, width: int) -> None:
+        target: Target = "stderr" if written.output.name == "stderr" else "stdout"
+        text = written.output.text or ""
+        if not text.startswith(written.settled):
+            written.settled, written.line = _common_lines(written.settled, text), ""
+            if written is self._row_of:
+                self._row_of = None
+        rest = text[len(written.settled) :]
+        finished = rest[: rest.rfind("\n") + 1]
+        if target not in self._terminals:
+            piece = rest if written.whole else finished
+            written.settled += piece
+            self._write(target, clean(piece))
+            return
+        self._show_line(target, written, clean(rest, colours=self._colours), width)
+        written.settled += finished
+        written.line = clean(rest[len(finished) :], colours=self._colours)
+
+    def _show_line(self, target: Target, written: _Written, new: str, width: int) -> None:
+        """Bring the terminal from the line that was written of this stream to ``new``, which may have several."""
+        if new == written.line:
+            return
+        if written is self._row_of and not new.startswith(written.line):
+            self._write(target, _rewind(self._row, width))
+            self._row = ""
+        else:
+            new = new[len(written.line) :] if new.startswith(written.line) else new
+            if written is not self._row_of:
+                self._leave_row(target)
+        self._write(target, new)
+        finished, _, line = new.rpartition("\n")
+        self._row = line if finished or new.startswith("\n") else self._row + line
+        self._row_of = written if self._row else None
+
+    def _show_block(self, output: Output) -> None:
+        """An output that is no stream stands in rows of its own."""
+        target: Target = "stderr" if output.output_type == "error" else "stdout"
+        is_terminal = target in self._terminals
+        text = output_text(output, colours=self._colours and is_terminal)
+        if not text:
+            return
+        if is_terminal:
+            self._leave_row(target)
+        elif self._midline[target]:
+            self._write(target, "\n")
+        self._write(target, text if text.endswith("\n") else text + "\n")
+
+    def _leave_row(self, target: Target) -> None:
+        if self._row:
+            self._write(target, "\n")
+        self._row, self._row_of = "", None
+
+    def _write(self, target: Target, text: str) -> None:
+        if text:
+            self._pieces.append((target, text))
+            self._midline[target] = not text.endswith("\n")
+
+    def _take(self) -> list[Piece]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+def _rewind(row: str, width: int) -> str:
+    """Back to where this text began, however many rows of the terminal it takes, and nothing behind it."""
+    rows_above = max(0, cell_len(clean(row).expandtabs()) - 1) // max(1, width)
+    return "\r" + (f"\x1b[{rows_above}A" if rows_above else "") + "\x1b[J"
+
+
+def _common_lines(before: str, after: str) -> str:
+    """The lines at the front of two texts that are the same."""
+    end = 0
+    for one, two in zip(before.splitlines(keepends=True), after.splitlines(keepends=True), strict=False):
+        if one != two or not one.endswith("\n"):
+            break
+        end += len(one)
+    return after[:end]
+
