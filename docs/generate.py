@@ -96,6 +96,8 @@ def magic(name: str | None) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "execution-states": lambda: diagram(tables.EXECUTION_TRANSITIONS, "queued", "running"),
     "kernel-states": lambda: diagram(tables.KERNEL_TRANSITIONS, "starting"),
+    "request-states": lambda: diagram(tables.REQUEST_TRANSITIONS, "requested", "refused"),
+    "query-states": lambda: diagram(tables.QUERY_TRANSITIONS, "to_process"),
     "peer-states": lambda: diagram(session.PEER_TRANSITIONS, "silent"),
     "close-codes": close_codes,
     "settings": settings,

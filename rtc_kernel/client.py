@@ -847,13 +847,19 @@ class Document:
         """Restart the kernel; what was waiting is held."""
         await self._ask("restart")
 
-    async def answer(self, execution: str, text: str) -> None:
+    async def answer(self, execution: str, text: str, *, since: float | None = None) -> None:
         """Answer an execution that asks for input (``execution.input`` says what it asks).
+
+        Args:
+            since: of the question, so that the answer is never taken for one to the next question; the one that is
+                shown now, unless given.
 
         Raises:
             RefusedError: it is not asking, or somebody else has answered.
         """
-        await self._ask("input", execution=execution, value=text)
+        if since is None and isinstance(record := self.record("executions", execution), Execution):
+            since = (record.input or {}).get("since")
+        await self._ask("input", execution=execution, value=text, since=since)
 
     async def cancel(self, request: str) -> None:
         """Take back a request that was not sent yet.

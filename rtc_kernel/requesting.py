@@ -16,10 +16,12 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 from pycrdt import Doc, Map
+from tornado.websocket import WebSocketClosedError
 
 from . import schema, yproto
 from .errors import Reason, RefusedError, RemoteError
@@ -173,14 +175,12 @@ class Requester:
 
     def _receive(self, data: bytes) -> None:
         match yproto.read_message(data):
-            case yproto.Step1():
-                pass  # what we have is written row by row
-            case yproto.Step2(update):
-                self._apply(update)
+            case yproto.Step1(clocks):  # behind the answer to ours: what we wrote and it lacks got lost on its way
+                self._send(yproto.step2(self._doc.get_update(yproto.write_state_vector(clocks))))
                 self._synced.set()
-                self._write([ticket for ticket in self._tickets.values() if self._read(ticket.id) is None])
+                self._write([ticket for ticket in self._tickets.values() if ticket.id not in self._rows])
                 self._changed.update(self._tickets)
-            case yproto.Update(update):
+            case yproto.Step2(update) | yproto.Update(update):
                 self._apply(update)
             case _:
                 pass
@@ -195,15 +195,22 @@ class Requester:
 
     def _write(self, tickets: list[Ticket]) -> None:
         """Put rows into the replica, and send what that changed: one update, in the order of the tickets."""
-        if not tickets or self._socket is None:
+        if not tickets:
             return
         state = self._doc.get_state()
         with self._doc.transaction():
             for ticket in tickets:
                 self._rows[ticket.id] = Map(ticket.row)
-        sent = self._socket.write_message(yproto.update(self._doc.get_update(state)), binary=True)
-        if isinstance(sent, asyncio.Future):
-            sent.add_done_callback(_look_at)  # a connection that broke meanwhile: the next one gets the row again
+        self._send(yproto.update(self._doc.get_update(state)))
+
+    def _send(self, message: bytes) -> None:
+        """Send a message; where the connection has broken, the next one makes up for it."""
+        if self._socket is None:
+            return
+        with suppress(WebSocketClosedError):
+            sent = self._socket.write_message(message, binary=True)
+            if isinstance(sent, asyncio.Future):
+                sent.add_done_callback(_look_at)
 
     def _note(self, events: list[Any]) -> None:
         for event in events:

@@ -9,6 +9,7 @@ from typing import Any
 from rtc_kernel.agent.act.commands import Answer, Command, Put, Record, Submit
 from rtc_kernel.agent.act.rows import RowLimits, read_row
 from rtc_kernel.agent.act.scheduler import Scheduler
+from rtc_kernel.agent.act.turns import Row
 from rtc_kernel.tables import ExecutionState, KernelState, Request, RequestState
 
 
@@ -130,3 +131,16 @@ def shown(commands: Sequence[Command]) -> list[tuple[str, str]]:
 def answered(commands: Sequence[Command]) -> list[tuple[str, str]]:
     """Which executions are answered, and with what."""
     return [(command.execution, command.secret) for command in commands if isinstance(command, Answer)]
+
+
+def waiting_row(by: str, ordinal: int, **columns: Any) -> Row:
+    """A row that asks for a run of ``x``."""
+    base = {
+        "code": "x",
+        "cell": None,
+        "notebook": None,
+        "on_duplicate": "coalesce",
+        "user_expressions": {},
+        "stop_on_error": True,
+    }
+    return Row(Request(id=f"{by}{ordinal}", action="execute", by=by, ordinal=ordinal, columns={**base, **columns}))

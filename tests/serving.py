@@ -81,6 +81,9 @@ class SmallBackend:
     def tokens_changed(self) -> None:
         self.tokens_changed_count += 1
 
+    def revoked(self, name: str) -> None:
+        pass
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         self.cells = (notebook, cells)
 

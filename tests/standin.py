@@ -72,6 +72,9 @@ class StandIn:
     def tokens_changed(self) -> None:
         pass
 
+    def revoked(self, name: str) -> None:
+        pass
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         self.cells = (notebook, cells)
         self.apply(PutCells(notebook, cells))

@@ -389,6 +389,7 @@ def test_a_withdrawn_link_is_cut_off_and_its_waiting_rows_are_taken_back(scene: 
         async with connected_by_link(doc, token) as phone:
             hold = await doc.run("import time; time.sleep(30)")
             await until_state(hold, "running")
+            await phone.run("'perhaps sent while the other looked quick'")
             waiting = await phone.run("print('never')")
             await call(doc.address, "DELETE", "/api/share/phone")
             with pytest.raises(SetupError, match="withdrawn"):

@@ -88,3 +88,40 @@ def test_follow(kernel: Running, until: Callable[..., object], tmp_path: Path) -
             assert told.read_text().splitlines()[1:] == ["höi", "2", "--- #1 ok"]
         finally:
             process.kill()
+
+
+def test_together(kernel: Running, until: Callable[..., object], tmp_path: Path) -> None:
+    """The notebook's cells, and the script at the same kernel."""
+    cells = [cell.source for cell in nbformat.read(EXAMPLES / "together.ipynb", 4).cells if cell.cell_type == "code"]
+    share, train, look, history, unshare = cells
+    shown = kernel.execute(share).contents("display_data")[0]["data"]["text/plain"]
+    link = next(line for line in shown.splitlines() if line.startswith("http://"))
+    told = tmp_path / "told"
+    with told.open("w") as file:
+        process = subprocess.Popen([sys.executable, str(EXAMPLES / "together.py"), link], stdout=file, stderr=file)
+        try:
+            until(lambda: "at RTC Python" in told.read_text(), "the script is there", 30)
+            kernel.execute(train)
+            assert kernel.execute(look).text == "0.01\n"
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+    first, *rest = told.read_text().splitlines()[1:]
+    assert first == "username runs: import time"
+    assert rest[0] == "learning rate is now 0.01"
+    assert rest[1].endswith("as script: ok")
+    assert rest[2].startswith("too late to interrupt theirs: execution: ")
+    assert "script" in kernel.execute(history).contents("display_data")[0]["data"]["text/plain"]
+    assert "Withdrawn: script" in kernel.execute(unshare).text
+
+
+def test_ask_columns(kernel: Running, until: Callable[..., object]) -> None:
+    until(discovery.live, "the agent has said where it is", 30)
+    command = [sys.executable, str(EXAMPLES / "ask_columns.py"), kernel.kernel_id]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "columns: name, canton",
+        "known:   name, canton",
+        "fresh:   name, canton, people",
+    ], done.stderr

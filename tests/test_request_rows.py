@@ -166,7 +166,7 @@ def test_an_id_that_cannot_be_kept_is_refused(request_id: str) -> None:
 def test_what_is_typed_is_the_secret_and_stands_nowhere_else() -> None:
     reading = read({"action": "input", "execution": "e", "value": "hunter2"})
     assert reading.secret == "hunter2"
-    assert reading.request.columns == {"execution": "e"}
+    assert reading.request.columns == {"execution": "e", "since": None}
     assert "hunter2" not in repr(reading)
     assert reading.request.digest == read({"action": "input", "execution": "e", "value": "other"}).request.digest
 

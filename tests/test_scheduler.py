@@ -330,6 +330,7 @@ def test_a_row_behind_another_of_its_peer_joins_when_its_turn_comes() -> None:
     s.row("b1", "bob", code="z", cell="c")
     s.end(s.execution("a"))
     s.front("f", "z", "c")
+    s.row("b2", "bob")
     assert s.state("b1") == "requested"
     assert shown(s.end(s.execution("b0"))) == [("b0", "done"), ("b1", "accepted")]
     assert s.execution("b1") == "f"
@@ -411,6 +412,14 @@ def test_released_rows_go_on_in_the_order_in_which_they_came() -> None:
     assert order == ["a0", "a2", "a3", "a4"]
 
 
+def test_a_row_is_released_once() -> None:
+    s = Scheduled()
+    s.row("a")
+    s.reload()
+    assert sent(s.row("r1", action="release")) == ["a"]
+    assert shown(s.row("r2", action="release")) == [("r2", "done")]
+
+
 def test_release_of_what_is_not_held_is_refused() -> None:
     s = Scheduled()
     s.row("a")
@@ -458,6 +467,26 @@ def test_restart_holds_what_waits_and_what_comes_then_is_for_the_new_kernel() ->
     assert shown(s.end("e1", "lost")) == [("a0", "done")]
     assert s.state("a2") == "requested"
     assert sent(s.kernel(STARTING)) == ["a2"]
+
+
+def test_a_run_that_a_restart_ends_stops_nothing_that_is_for_the_new_kernel() -> None:
+    s = Scheduled()
+    s.kernel(BUSY)
+    s.row("a0")
+    s.row("r", action="restart")
+    s.row("a1")
+    s.end("e1", "error")
+    s.kernel(RESTARTING)
+    assert sent(s.kernel(STARTING)) == ["a1"]
+
+
+def test_who_has_waited_longest_is_first_when_the_kernel_is_back() -> None:
+    s = Scheduled()
+    s.row("q", action="query", target="t")
+    s.kernel(RESTARTING)
+    s.row("b", "bob")
+    s.row("a")
+    assert sent(s.kernel(STARTING)) == ["b"]
 
 
 def test_a_restart_that_never_comes_is_not_waited_for_for_ever() -> None:
@@ -555,7 +584,9 @@ def test_the_first_answer_wins() -> None:
     s.row("i3", "cid", "input", execution="e1", value="other")
     assert s.reason("i3") == "execution: it was answered by bob"
     s.see("e1", input={"prompt": "again?", "password": False, "since": 2.0})
-    assert answered(s.row("i4", "cid", "input", execution="e1", value="yes")) == [("e1", "yes")]
+    s.row("i7", "cid", "input", execution="e1", value="other", since=1.0)
+    assert s.reason("i7") == "since: that question was answered, this is another one"
+    assert answered(s.row("i4", "cid", "input", execution="e1", value="yes", since=2.0)) == [("e1", "yes")]
     s.see("e1", input={"prompt": "and?", "password": False, "since": 3.0})
     s.see("e1", input=None)
     s.row("i5", "cid", "input", execution="e1", value="late")
@@ -723,6 +754,14 @@ def test_what_the_store_knows_of_executions_is_taken_up() -> None:
     assert any(isinstance(one, Interrupt) for one in s.row("i", action="interrupt", execution=b))
 
 
+def test_what_ended_while_the_agent_was_away_was_not_quick() -> None:
+    s = Scheduled()
+    s.row("a")
+    s.now = 5.0
+    s.reload({"e1": ExecutionState.OK})
+    assert sent(s.row("b", "bob")) + sent(s.row("c", "cid")) == ["b"]
+
+
 def test_with_a_new_relay_nobody_knows_whether_it_ran() -> None:
     s = Scheduled()
     s.row("a0", code="x", cell="c")
@@ -758,7 +797,7 @@ def test_rows_that_were_held_stay_so_and_ended_ones_are_known() -> None:
     assert scheduler.known("a") is not None
     s.row("r", "cid", "release")
     assert sent(s.end("e2")) == [], "c waits for b, which is held"
-    s.end(s.execution("b")) if s.rows["b"].execution else s.row("rb", action="release")
+    assert sent(s.row("rb", action="release")) == ["b"]
     assert sent(s.end(s.execution("b"))) == ["c"]
 
 
@@ -782,25 +821,34 @@ def test_a_run_that_failed_while_the_agent_was_away_stops_what_is_resumed() -> N
 
 PEERS = ("ada", "bob", "cid")
 NUMBER = st.integers(0, 30)
-OPERATIONS = st.one_of(
-    st.tuples(
-        st.just("execute"), st.sampled_from(PEERS), st.none() | NUMBER,
-        st.fixed_dictionaries({}, optional={
-            "stop_on_error": st.booleans(), "silent": st.booleans(), "cell": st.sampled_from(["c", "d"]),
-            "code": st.sampled_from(["x", "y"]), "on_duplicate": st.sampled_from(["coalesce", "queue"]),
-        }),
+EXECUTE = st.tuples(
+    st.just("execute"),
+    st.sampled_from(PEERS),
+    st.none() | NUMBER,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "stop_on_error": st.booleans(),
+            "silent": st.booleans(),
+            "cell": st.sampled_from(["c", "d"]),
+            "code": st.sampled_from(["x", "y"]),
+            "on_duplicate": st.sampled_from(["coalesce", "queue"]),
+        },
     ),
+)
+WORK = st.tuples(st.just("work"), st.sampled_from(["ok", "ok", "ok", "error", "aborted"]))
+CRASH = st.tuples(st.just("crash"), st.sampled_from(["hold", "resume", "drop"]), st.booleans(), st.booleans())
+OPERATIONS = st.one_of(
+    *(EXECUTE, EXECUTE, EXECUTE, WORK, WORK, WORK, WORK, CRASH),
     st.tuples(st.just("again"), NUMBER),
     st.tuples(st.just("cancel"), st.sampled_from(PEERS), NUMBER),
     st.tuples(st.just("release"), st.sampled_from(PEERS)),
     st.tuples(st.just("front"), st.sampled_from(["c", "d"]), st.sampled_from(["x", "y"])),
-    st.tuples(st.just("work"), st.sampled_from(["ok", "ok", "ok", "error", "aborted"])),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 1.0])),
     st.tuples(st.just("revoke"), st.sampled_from(PEERS)),
     st.tuples(st.just("restart"), st.booleans()),
     st.tuples(st.just("die")),
-    st.tuples(st.just("crash"), st.sampled_from(["hold", "resume", "drop"]), st.booleans(), st.booleans()),
-)  # fmt: skip
+)
 
 
 class World(Scheduled):

@@ -29,6 +29,7 @@ from ..link import Channel, Way
 from ..tables import (
     REQUEST_END_STATES,
     Change,
+    Execution,
     ExecutionState,
     Json,
     KernelState,
@@ -50,6 +51,8 @@ LINGER_S = 10.0
 
 ENDED_SHOWN = 1000
 """How many ended requests stay at most; the oldest leave first."""
+
+_OF_A_RUN = ("seq", "state", "cell", "notebook", "code", "private", "input")
 
 _COMM_KINDS: dict[str, Literal["comm_msg", "comm_close"]] = {"comm_msg": "comm_msg", "comm_close": "comm_close"}
 
@@ -76,6 +79,9 @@ class House(Protocol):
 
     def stop_asking(self) -> list[Change]:
         """The question that the kernel asked is answered."""
+
+    def open_executions(self) -> Sequence[Execution]:
+        """The executions that have not ended."""
 
     def knows_execution(self, execution: str) -> bool:
         """Whether there is such a row."""
@@ -132,12 +138,20 @@ class Actions:
         kept = store.requests(open_only=True)
         states = store.execution_states([request.execution for request in kept if request.execution])
         self._catch_up_seq = catch_up_seq
+        now = time.time()
         commands = self._scheduler.load(
-            kept, states, after_crash=self._settings.requests_after_crash, same_relay=same_relay, now=time.time()
+            kept, states, after_crash=self._settings.requests_after_crash, same_relay=same_relay, now=now
         )
+        for row in self._house.open_executions():
+            known = ("seq", "state", "cell", "notebook", "code", "private", "input")
+            columns = {name: getattr(row, name) for name in known}
+            commands += self._scheduler.receive_execution(row.id, columns, time.time())
         self.document.put(kept)
         self.document.take_update()
         self._do(commands)
+        for row in store.window(0).executions:  # those that are open, of anybody: to interrupt, to answer, to join
+            columns = {name: getattr(row, name) for name in _OF_A_RUN}
+            self._do(self._scheduler.receive_execution(row.id, columns, now))
 
     @property
     def waiting(self) -> tuple[Request, ...]:
@@ -425,4 +439,3 @@ class Actions:
         self.document.put(shown)
         self.document.take_update()
         self._house.begin_requests_epoch()
-

@@ -28,11 +28,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from .. import __version__, discovery, link
+from .. import __version__, discovery, link, schema
 from ..config import RTCKernel, history_directory, load
 from ..errors import Reason, RemoteError, RTCError, SetupError
 from ..link import Channel, Way
 from ..tables import (
+    END_STATES,
     Cell,
     Change,
     Execution,
@@ -583,6 +584,10 @@ class App:
         """Tokens were minted or revoked: keep them."""
         self.store.put_tokens(token for token in self._tokens if token.name != OWNER)
 
+    def revoked(self, name: str) -> None:
+        """A link was withdrawn: what was asked for by it and was not sent is taken back."""
+        self.actions.receive_revoked(name)
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
         self.put([PutCells(notebook, cells)])
@@ -610,6 +615,10 @@ class App:
     def stop_asking(self) -> list[Change]:
         """The question that the kernel asked is answered."""
         return self.mirror.receive_answer()
+
+    def open_executions(self) -> Sequence[Execution]:
+        """The executions that have not ended."""
+        return [row for row in schema.read_executions(self._document.doc) if row.state not in END_STATES]
 
     def knows_execution(self, execution: str) -> bool:
         """Whether there is such a row."""
@@ -670,10 +679,7 @@ class App:
     def unshare(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
         following = sum(peer.session.name == name for peer in self.server.peers)
-        if not self.server.revoke(name):
-            return None
-        self.actions.receive_revoked(name)
-        return following
+        return following if self.server.revoke(name) else None
 
     def waiting(self) -> Sequence[Request]:
         """The requests that were not sent, in order."""

@@ -238,6 +238,8 @@ class RequestsDocument:
         with self._doc.transaction():
             for request in requests:
                 before = self._shown.get(request.id)
+                if before is not None and "query" in before.columns:  # see name_query
+                    request = replace(request, columns={"query": before.columns["query"], **request.columns})
                 self._shown[request.id] = request
                 row = self._rows.get(request.id)
                 if not isinstance(row, Map):

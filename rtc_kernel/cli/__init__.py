@@ -4,6 +4,8 @@
 * ``running``   run a notebook headless
 * ``kernels``   list, status, share, unshare: the kernels that live on this machine
 * ``watching``  watch: follow a kernel in the terminal
+* ``executing`` exec: run code on a kernel that lives
+* ``acting``    interrupt, restart, queue: act on a kernel through its document
 * ``histories`` history, show, export: of kernels that live or are dead
 * ``specs``     install, uninstall: kernelspecs
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..config import RTCKernel
@@ -23,6 +24,22 @@ Command = Callable[[argparse.Namespace, RTCKernel], int]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+class _Command(argparse.ArgumentParser):
+    """One command. ``intermixed``: options may stand between its arguments too. Elsewhere argparse takes the first of
+    two for the second when an option follows and the first may be left out."""
+
+    intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # what is called here calls this again
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(
@@ -33,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--help-all", action="store_true", help="show every setting, and exit")
     top.set_defaults(command=None)
-    commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_running, _add_kernels, _add_watching, _add_histories, _add_specs):
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command)
+    for add in (_add_running, _add_kernels, _add_watching, _add_executing, _add_acting, _add_histories, _add_specs):
         add(commands)
     return top
 
@@ -46,7 +63,7 @@ def load(command: str) -> Command:
     return function
 
 
-def _add_running(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_running(commands: Commands[_Command]) -> None:
     command = commands.add_parser(
         "run",
         help="run a notebook headless, with a link to watch it live",
@@ -71,7 +88,7 @@ def _add_running(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(command="running:run_notebook")
 
 
-def _add_kernels(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_kernels(commands: Commands[_Command]) -> None:
     command = commands.add_parser("list", help="the RTC kernels that live on this machine")
     _add_json(command)
     command.set_defaults(command="kernels:list_kernels")
@@ -94,16 +111,57 @@ def _add_kernels(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(command="kernels:unshare")
 
 
-def _add_watching(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_watching(commands: Commands[_Command]) -> None:
     command = commands.add_parser("watch", help="follow a kernel live in the terminal")
-    command.add_argument("target", nargs="?", metavar="KERNEL|URL")
-    command.add_argument("--token", help="instead of the URL's own")
+    _add_target(command)
     command.add_argument("--once", action="store_true", help="show what there is, and exit")
     command.add_argument("--json", action="store_true", help="one JSON object per change (--once: per execution)")
     command.set_defaults(command="watching:watch")
 
 
-def _add_histories(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_executing(commands: Commands[_Command]) -> None:
+    command = commands.add_parser(
+        "exec",
+        help="run code on a kernel that lives, as everybody sees it",
+        description="Run code. Exit code 0: it ended ok; 1: it failed; 3: it did not run; 4: nobody knows how it "
+        "ended; 124: the time was up.",
+    )
+    command.intermixed = True
+    _add_target(command)
+    command.add_argument("code", metavar="CODE", help="what to run; - reads it from stdin")
+    command.add_argument("--cell", metavar="ID", help="the cell that it is a run of")
+    command.add_argument("--queue", action="store_true", help="run it again where the same cell waits or runs already")
+    command.add_argument("--after", metavar="ID", help="not before this request has ended")
+    command.add_argument(
+        "--stop-on-error", action="store_true", help="when it fails, take back what was asked for with the same link"
+    )
+    command.add_argument("--silent", action="store_true", help="leave no execution behind, and show no output")
+    command.add_argument("--no-input", action="store_true", help="code that asks for input fails")
+    command.add_argument("--timeout", metavar="S", type=_seconds, help="seconds until it is interrupted (default: any)")
+    command.add_argument("--json", action="store_true", help="tell each event as a JSON object on stdout")
+    command.set_defaults(command="executing:execute")
+
+
+def _add_acting(commands: Commands[_Command]) -> None:
+    command = commands.add_parser("interrupt", help="interrupt what a kernel runs")
+    _add_target(command)
+    command.add_argument("--execution", metavar="ID", help="only if this one runs: its id or number, such as 12")
+    _add_json(command)
+    command.set_defaults(command="acting:interrupt")
+    command = commands.add_parser("restart", help="restart a kernel; what waits is held")
+    _add_target(command)
+    _add_json(command)
+    command.set_defaults(command="acting:restart")
+    command = commands.add_parser("queue", help="what runs on a kernel, waits or is held")
+    _add_target(command)
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--release", metavar="ID|all", help="let a held request run, or all of them")
+    what.add_argument("--cancel", metavar="ID|all", help="take back a request that was not sent, or all of them")
+    _add_json(command)
+    command.set_defaults(command="acting:queue")
+
+
+def _add_histories(commands: Commands[_Command]) -> None:
     command = commands.add_parser("history", help="what ran, also on kernels that are dead")
     which = command.add_mutually_exclusive_group()
     which.add_argument("kernel", nargs="?", metavar="KERNEL")
@@ -126,7 +184,7 @@ def _add_histories(commands: Commands[argparse.ArgumentParser]) -> None:
     command.set_defaults(command="histories:export")
 
 
-def _add_specs(commands: Commands[argparse.ArgumentParser]) -> None:
+def _add_specs(commands: Commands[_Command]) -> None:
     command = commands.add_parser(
         "install",
         help="wrap an installed kernel, or install RTC Python again",
@@ -145,6 +203,11 @@ def _add_specs(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _add_kernel(command: argparse.ArgumentParser) -> None:
     command.add_argument("kernel", nargs="?", metavar="KERNEL")
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", nargs="?", metavar="KERNEL|URL")
+    command.add_argument("--token", help="instead of the URL's own")
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

@@ -177,4 +177,3 @@ def _common_lines(before: str, after: str) -> str:
             break
         end += len(one)
     return after[:end]
-

@@ -149,11 +149,12 @@ async def _changes(doc: Document, target: str) -> AsyncIterator[Change | None]:
         yield change
         now = time.monotonic()
         away_since = None if doc.connected else away_since or now
-        if away_since is not None and now - away_since > _patience(doc, target):
+        if away_since is not None and now - away_since > patience_s(doc, target):
             return
 
 
-def _patience(doc: Document, target: str) -> float:
+def patience_s(doc: Document, target: str) -> float:
+    """How long a kernel that is not connected may stay so before it is gone for good."""
     if doc.kernel.state is KernelState.DEAD:
         return GONE_S
     if not target.startswith(("http://", "https://")):

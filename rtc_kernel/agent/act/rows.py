@@ -31,7 +31,7 @@ ID_CHARS = 4096
 KEY_CHARS = 256
 """Longest key of an annotation, and longest target of a query."""
 
-AGENT_COLUMNS = frozenset({"by", "state", "reason", "execution"})
+AGENT_COLUMNS = frozenset({"by", "state", "ordinal", "received_at", "reason", "execution"})
 """What only the agent writes into a row; ``execution`` is a peer's where the action asks for one."""
 
 OWN_PREFIX = "rtc_"
@@ -171,7 +171,7 @@ COLUMNS: Mapping[str, Mapping[str, _Column]] = {
     "restart": {},
     "cancel": {"request": _Column(_check_request)},
     "release": {"request": _or_null(_check_request)},
-    "input": {"execution": _Column(_EXECUTION), "value": _Column(_check_typed)},
+    "input": {"execution": _Column(_EXECUTION), "value": _Column(_check_typed), "since": _or_null(_check_number)},
     "query": {
         "target": _Column(_text("the comm target that answers", KEY_CHARS)),
         "input": _Column(_check_json, None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...tables import END_STATES, ExecutionState, Json
+from ...tables import ExecutionState, Json
 from .turns import Key, Row
 
 
@@ -21,7 +21,7 @@ class Run:
         sent_at: when a request of ours was sent; null: it is a frontend's.
         seen: the kernel's side knows of it: its row is there.
         rows: the requests that it is the execution of.
-        asks: somebody is asked now.
+        asks: somebody is asked now; ``asks_since``: the question's ``since``.
         answered_by: who has answered the last question.
     """
 
@@ -33,6 +33,7 @@ class Run:
     seen: bool = False
     rows: list[Row] = field(default_factory=list)
     asks: bool = False
+    asks_since: float | None = None
     answered_by: str | None = None
 
 
@@ -42,7 +43,8 @@ class Runs:
     Args:
         lookahead: how many of our runs the kernel may have at a time, while they are quick; else it is one, so that
             what waits can still be taken back.
-        fast_s: a run is quick that took less, from sent to ended. Seconds.
+        fast_s: runs are quick when the last that ended took less, from sent to ended, and the first that the kernel has
+            was sent less long ago. Seconds.
     """
 
     def __init__(self, lookahead: int, fast_s: float) -> None:
@@ -50,21 +52,24 @@ class Runs:
         self._fast_s = fast_s
         self._runs: dict[str, Run] = {}
         self._same: dict[Key, dict[str, Run]] = {}
-        self._sent_count = 0
+        self._sent: dict[str, Run] = {}  # those of requests, in the order in which they were sent
         self._fast = False
 
     def __repr__(self) -> str:
-        return f"<Runs {len(self._runs)} open, {self._sent_count} of requests, {'fast' if self._fast else 'slow'}>"
+        return f"<Runs {len(self._runs)} open, {len(self._sent)} of requests, {'fast' if self._fast else 'slow'}>"
 
-    @property
-    def full(self) -> bool:
+    def is_full(self, now: float) -> bool:
         """Whether the kernel has as many runs of ours as it may have."""
-        return self._sent_count >= (self._lookahead if self._fast else 1)
+        first = next(iter(self._sent.values()), None)
+        if first is None:
+            return False
+        quick = self._fast and first.sent_at is not None and now - first.sent_at < self._fast_s
+        return len(self._sent) >= (self._lookahead if quick else 1)
 
     @property
     def sent(self) -> list[Run]:
         """Those that come from requests."""
-        return [run for run in self._runs.values() if run.sent_at is not None]
+        return list(self._sent.values())
 
     def get(self, execution: str) -> Run | None:
         """An open execution."""
@@ -87,8 +92,7 @@ class Runs:
     def send(self, execution: str, row: Row, now: float) -> Run:
         """A row is sent."""
         run = Run(execution, sent_at=now)
-        self._runs[execution] = run
-        self._sent_count += 1
+        self._runs[execution] = self._sent[execution] = run
         self._name(run, row.key, row.request.columns["notebook"])
         return run
 
@@ -103,15 +107,16 @@ class Runs:
         new = run is None
         if run is None:
             # The later columns of a row that has ended begin no run.
-            if (state is None and not columns.get("input")) or state in END_STATES:
+            if state is None and not columns.get("input"):
                 return None
             run = self._runs[execution] = Run(execution)
         if state is not None:
             run.state = ExecutionState(state)
         if "input" in columns:
-            run.asks = columns["input"] is not None
-            if run.asks:
-                run.answered_by = None
+            asked = columns["input"]
+            run.asks = asked is not None
+            if asked is not None:
+                run.asks_since, run.answered_by = asked.get("since"), None
         if "seq" in columns:
             run.seen = True
             cell, code = columns.get("cell"), columns.get("code", "")
@@ -132,7 +137,7 @@ class Runs:
         run = self._runs.pop(execution, None)
         if run is None:
             return None
-        self._sent_count -= run.sent_at is not None
+        self._sent.pop(execution, None)
         if run.key is not None:
             same = self._same[run.key]
             del same[execution]

@@ -370,10 +370,12 @@ class Scheduler:
         self._ledger.wait(rows)
 
     def _receive_input(self, request: Request, secret: str) -> None:
-        execution = request.columns["execution"]
+        execution, since = request.columns["execution"], request.columns["since"]
         run = self._runs.get(execution)
         if run is None:
             self._ledger.refuse(request, "execution: it is not running, so it asks nothing")
+        elif since is not None and run.asks and run.asks_since != since:
+            self._ledger.refuse(request, "since: that question was answered, this is another one")
         elif run.answered_by is not None:
             self._ledger.refuse(request, f"execution: it was answered by {run.answered_by}")
         elif not run.asks:
@@ -434,7 +436,7 @@ class Scheduler:
                 by = next(iter(changed))
                 del changed[by]
                 self._look_at(by)
-            row = None if self._runs.full else self._ledger.turns.serve()
+            row = None if self._runs.is_full(now) else self._ledger.turns.serve()
             if row is None:
                 return self._ledger.take_commands()
             self._submit(row, now)

@@ -113,7 +113,6 @@ class Turns:
         peer = self._peers[row.request.by]
         peer.open_count -= 1
         if not peer.open_count:
-            self.withdraw(peer.name)
             del self._peers[peer.name]
 
     def wait(self, rows: Iterable[Row]) -> None:

@@ -103,6 +103,9 @@ class Backend(Protocol):
     def tokens_changed(self) -> None:
         """Tokens were minted or revoked: keep them."""
 
+    def revoked(self, name: str) -> None:
+        """A link was withdrawn, and its connections are closed."""
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
 

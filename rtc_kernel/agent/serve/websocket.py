@@ -231,6 +231,7 @@ class Server:
             return False
         self.backend.tokens_changed()
         self.close_peers(name, Reason.REVOKED)
+        self.backend.revoked(name)
         return True
 
     @property
