@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,7 +143,8 @@ class StockPeer:
     Attributes:
         written: its rows, in order.
         seen: of every row, anybody's, what the agent last said.
-        held: ids of all rows that were ever seen to be held.
+        held: how often each row was seen to become held.
+        begun: called when it learns of a new epoch.
         closed: close codes that no peer should get that keeps to the rules.
     """
 
@@ -151,7 +153,8 @@ class StockPeer:
         self.room = f"{kernel}/requests"
         self.written: dict[str, Json] = {}
         self.seen: dict[str, Json] = {}
-        self.held: set[str] = set()
+        self.held: Counter[str] = Counter()
+        self.begun: Callable[[], None] = lambda: None
         self.closed: list[int | None] = []
         self.epoch = ""
         self.former: tuple[str, Doc[Any]] | None = None
@@ -220,6 +223,7 @@ class StockPeer:
         health = await call(self.address, "GET", "/api/health")
         if health["requests_epoch"] != self.epoch:
             self._begin(health["requests_epoch"])
+            self.begun()
         connection = self._connection = await dial(self.address, self.room, self.epoch)
         try:
             await connection.write_message(create_sync_message(self.doc), binary=True)
@@ -253,9 +257,9 @@ class StockPeer:
             row = self.rows.get(key)
             columns = row.to_py() if isinstance(row, Map) else None
             if columns and "ordinal" in columns:
+                before = self.seen.get(key, {}).get("state")
+                self.held[key] += columns["state"] == "held" != before
                 self.seen[key] = columns
-                if columns["state"] == "held":
-                    self.held.add(key)
 
     def _send_update(self, event: Any) -> None:
         if self._connection is not None:

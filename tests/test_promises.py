@@ -13,28 +13,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from kernels import Running, start
 from peers import TROUBLE, WRONG_EPOCH, ClientPeer, Journal, Line, StockPeer, fetch_replica
+from pycrdt import Map
 from serving import eventually
 
 import rtc_kernel
 from rtc_kernel import discovery, schema
 from rtc_kernel.client import Address, Document, call
-from rtc_kernel.tables import END_STATES, Execution, ExecutionState, Json, execution_from_json
+from rtc_kernel.errors import RefusedError
+from rtc_kernel.tables import END_STATES, Execution, ExecutionState, Json, KernelState, execution_from_json
+
+T = TypeVar("T")
 
 SEEDS = (
     [int(os.environ["RTC_TEST_SEED"])]
@@ -370,5 +375,401 @@ def test_a_row_that_gets_lost_on_its_way_is_acknowledged_when_the_connection_is_
         assert ann.closed == []
         await until_states(stage, "done", *dot.written, *ann.written)
         assert sorted(stage.journal.keys()) == sorted([*dot.written, *ann.written])
+
+    play(tmp_path, scene)
+
+
+# --- scenes of chance ----------------------------------------------------------------------------------------
+
+WEIGHTS = {
+    "write": 30,
+    "burst": 8,
+    "silent": 2,
+    "fails": 4,
+    "asks": 3,
+    "after": 5,
+    "same cell": 6,
+    "again": 2,
+    "steal": 2,
+    "bad": 4,
+    "cancel": 6,
+    "interrupt": 4,
+    "answer": 5,
+    "release": 5,
+    "release one": 3,
+    "frontend": 8,
+    "cut": 4,
+    "lose": 3,
+    "leave": 3,
+    "join": 6,
+    "rejoin": 4,
+}
+"""What a step may be, and how often."""
+
+DEATHS = ("agent", "agent", "kernel", "restart", "machine", "frontend restarts")
+"""What may die in a scene; three of these do."""
+
+BAD_ROWS: tuple[tuple[str, Json], ...] = (
+    ("action", {"action": "explode"}),
+    ("action", {"action": 5, "code": "1"}),
+    ("code", {"action": "execute"}),
+    ("code", {"action": "execute", "code": 5}),
+    ("by", {"by": "owner"}),
+    ("state", {"state": "done"}),
+    ("stop_on_error", {"stop_on_error": "yes"}),
+    ("after", {"after": "nobody-wrote-this"}),
+    ("colour", {"colour": "red"}),
+    ("action", {"action": "clear"}),
+)
+"""Columns that make a row bad, and the one that the reason has to name."""
+
+
+class Scene:
+    """A scene of chance: makes the steps of a seed, plays them, and finds what was not as promised."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self.stage = stage
+        self.chance = random.Random(seed)
+        self.lines: dict[str, Line] = {}
+        self.peers: dict[str, StockPeer | ClientPeer] = {}
+        self.keys: dict[str, str] = {}  # of each request to execute: what its code leaves in the journal
+        self.bad: dict[str, str] = {}  # of each bad row: the column that is wrong
+        self.after: dict[str, str] = {}
+        self.front: list[str] = []
+        self.stolen: set[str] = set()
+        self.unordered: set[str] = set()  # requests that may have been held, so that others passed them
+        self.groups: dict[str, tuple[int, int]] = {}  # of those: which release let them run, after how many holds
+        self.singled: set[str] = set()  # released one by one
+        self.wrong: list[str] = []
+        self._numbers = itertools.count(1)
+        stage.watcher.begun = self._note_epoch
+
+    async def play(self) -> None:
+        """Everything: the steps, the end of all troubles, and the checks."""
+        for name in ("ann", "bob", "cyd"):
+            self.lines[name] = await self.stage.line()
+            self.peers[name] = await self.stage.stock(name, line=self.lines[name])
+        self.lines["dot"] = await self.stage.line()
+        self.peers["dot"] = await self.stage.client("dot", self.lines["dot"])
+        self.peers["owner"] = ClientPeer(self.stage.owner)
+        steps = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()), k=STEPS)
+        for death in self.chance.sample(DEATHS, 3):
+            steps[self.chance.randrange(STEPS // 10, STEPS)] = death
+        for step in steps:
+            name = self.chance.choice(list(self.peers))
+            fraction, pause_s = self.chance.random(), self.chance.choice((0, 0, 0, 0.01, 0.03, 0.1))
+            self.stage.note(f"{step} ({name})")
+            await self._step(step, name, self.peers[name], fraction)
+            await asyncio.sleep(pause_s)
+        await self._settle()
+        for round_ in range(self.chance.randrange(3)):
+            self.stage.note(f"release all, {round_}")
+            self._group(self.keys)
+            with contextlib.suppress(RefusedError):
+                await self.stage.owner.release()
+            await self._settle()
+        await self._check()
+
+    # --- steps
+
+    async def _step(self, step: str, name: str, peer: StockPeer | ClientPeer, fraction: float) -> None:
+        stage, code, stock = self.stage, self.stage.journal.code, isinstance(peer, StockPeer)
+        key = self._key(name)
+        match step:
+            case "write":
+                then = "" if fraction < 0.7 else f"import time\ntime.sleep({(fraction - 0.7):.3f})"
+                self._execute(peer, {key: code(key, then)})
+            case "burst":
+                self._execute(peer, {one: code(one) for one in (f"{key}.{n}" for n in range(2 + int(6 * fraction)))})
+            case "silent":
+                self._execute(peer, {key: code(key)}, silent=True)
+            case "fails":
+                self._execute(peer, {key: code(key, "1 / 0")}, stop_on_error=fraction < 0.6)
+            case "asks":
+                self._execute(peer, {key: code(key, "input('? ')")})
+            case "after":
+                known = [
+                    one for one in self.keys if stage.watcher.seen.get(one, {}).get("state", "refused") != "refused"
+                ]
+                if known:
+                    self.after[key] = pick(known[-20:], fraction)
+                    self._execute(peer, {key: code(key)}, after=self.after[key])
+            case "same cell":
+                mode = "coalesce" if fraction < 0.7 else "queue"
+                for number, other in enumerate(self.chance.sample(list(self.peers.values()), 2)):
+                    self._execute(other, {f"{key}.{number}": code(key)}, shared=key, cell=key, on_duplicate=mode)
+            case "again" if stock and peer.written:
+                one = pick(list(peer.written), fraction)
+                peer.write({one: peer.written[one]})
+            case "steal" if stock:
+                others = [one for one in self.keys if one not in peer.written and one in stage.watcher.seen]
+                if others:
+                    self.stolen.add(one := pick(others, fraction))
+                    before = dict(peer.written)
+                    peer.write({one: execute(code(f"stolen-{one}"))})
+                    peer.written = before
+            case "bad" if stock:
+                column, columns = pick(BAD_ROWS, fraction)
+                self.bad[key] = column
+                row = execute(code(key)) | columns if "action" not in columns else columns
+                peer.write({key: row})
+            case "cancel":
+                states = stage.states()
+                waiting = [one for one in peer.written if states.get(one) in ("requested", "held", "new")]
+                if waiting:
+                    peer.write({key: {"action": "cancel", "request": pick(waiting, fraction)}})
+            case "interrupt":
+                running = [one for one, row in stage.owner.executions.items() if row.state is ExecutionState.RUNNING]
+                given = {"execution": pick(running, fraction)} if running and fraction < 0.7 else {}
+                peer.write({key: {"action": "interrupt", **given}})
+            case "answer":
+                rows = {f"{key}.{n}": answer(one) for n, one in enumerate(asking(stage.owner))}
+                peer.write(rows)
+            case "release":
+                self._group(self.keys if name == "owner" else peer.written)
+                peer.write({key: {"action": "release"}})
+            case "release one":
+                states = stage.states()
+                held = [one for one in peer.written if states.get(one) == "held"]
+                if held:
+                    self.singled.add(one := pick(held, fraction))
+                    peer.write({key: {"action": "release", "request": one}})
+            case "frontend":
+                self.front.append(key)
+                stage.kernel.client.execute(code(key))
+            case "cut" | "lose" if name in self.lines:
+                getattr(self.lines[name], step)()
+                if step == "lose":
+                    asyncio.get_running_loop().call_later(0.3 * fraction, self.lines[name].cut)
+            case "leave" if stock:
+                await peer.leave()
+            case "join" if stock:
+                peer.join()
+            case "rejoin" if stock:
+                with contextlib.suppress(*TROUBLE):
+                    closed = await peer.rejoin_former(named=fraction < 0.5)
+                    if closed not in (0, None, 1006, 1012, WRONG_EPOCH):
+                        self.wrong.append(f"a replica of another epoch was closed with {closed}")
+            case "agent":
+                stage.kill_agent()
+            case "machine":
+                stage.kill_machine()
+            case "kernel":
+                self._execute(peer, {key: code(key, "os.kill(os.getpid(), 9)")})
+            case "restart":
+                peer.write({key: {"action": "restart"}})
+            case "frontend restarts":
+                await stage.restart_as_frontend()
+
+    def _key(self, name: str) -> str:
+        return f"{name}-{next(self._numbers)}"
+
+    def _execute(
+        self, peer: StockPeer | ClientPeer, codes: dict[str, str], shared: str | None = None, **columns: Any
+    ) -> None:
+        self.keys |= {key: shared or key for key in codes}
+        peer.write({key: execute(code, **columns) for key, code in codes.items()})
+
+    def _ended(self, key: str) -> bool:
+        return self.stage.watcher.seen.get(key, {}).get("state") in ("done", "refused")
+
+    def _note_epoch(self) -> None:
+        """What has not ended may be held now, and released before the watcher is back."""
+        self.stage.note(f"epoch {self.stage.watcher.epoch}")
+        open_ = {key for key in self.keys if not self._ended(key)}
+        self.unordered |= open_
+        for key in open_:
+            self.groups.pop(key, None)
+
+    def _group(self, keys: Iterable[str]) -> None:
+        """All of these that are held are going to be released together."""
+        states, number = self.stage.states(), next(self._numbers)
+        for key in keys:
+            if states.get(key) == "held":
+                self.groups[key] = number, self.stage.watcher.held[key]
+
+    # --- the end
+
+    async def _settle(self) -> None:
+        """Everybody is there, and nothing is open any more but what is held."""
+        self.stage.note("settle")
+        for peer in self.peers.values():
+            if isinstance(peer, StockPeer):
+                peer.join()
+        for line in self.lines.values():
+            line.cut()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not (self._is_settled() and await self._works()):
+                    for key in asking(self.stage.owner):
+                        with contextlib.suppress(RefusedError):
+                            await self.stage.owner.answer(key, "at the end")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not settled: {self._open()}") from None
+
+    def _open(self) -> dict[str, Any]:
+        """What is not as it is at rest; falsy values are."""
+        stage = self.stage
+        return {
+            "requests": {key: state for key, state in stage.states().items() if state in ("new", *OPEN)},
+            "executions": [key for key, row in stage.owner.executions.items() if row.state not in END_STATES],
+            "unacknowledged": {name: peer.unacknowledged for name, peer in self.peers.items() if peer.unacknowledged},
+            "away": [name for name, peer in self.peers.items() if not is_online(peer)],
+            "watcher": not stage.watcher.online.is_set(),
+            "owner": not stage.owner.connected,
+            "kernel": "" if stage.owner.kernel.state is KernelState.IDLE else stage.owner.kernel.state.value,
+        }
+
+    def _is_settled(self) -> bool:
+        return not any(self._open().values())
+
+    async def _works(self) -> bool:
+        """A request and a frontend's cell get through: so nothing stands before them."""
+        run = await self.stage.owner.run("'at rest'")
+        if (await run.result()).state is not ExecutionState.OK:
+            return False
+        cell = self.stage.kernel.client.execute("'at rest'")
+        with contextlib.suppress(TimeoutError):
+            await self.stage.owner.wait_for(lambda doc: state_of(doc, cell) in ("ok", "lost", "aborted"), 10)
+        return state_of(self.stage.owner, cell) == "ok" and self._is_settled()
+
+    async def _check(self) -> None:
+        stage, wrong = self.stage, self.wrong
+        stored, history, ran = stage.stored(), await stage.history(), stage.journal.keys()
+        counts = Counter(ran)
+        executions: dict[str, set[str]] = {}
+        for key, mark in self.keys.items():
+            row = stored.get(key)
+            if row is None:
+                wrong.append(f"{key} was acknowledged and is not in the history")
+                continue
+            executions.setdefault(mark, set())
+            writer = next(name for name, peer in self.peers.items() if key in peer.written)
+            if row["by"] != writer:
+                wrong.append(f"{key} of {writer} is by {row['by']}")
+            if row["state"] == "done" and row["execution"]:
+                executions[mark].add(row["execution"])
+            elif row["state"] not in ("held", "done"):
+                wrong.append(f"{key} is {row['state']}: {row['reason']}")
+        silent = {key for key in self.keys if self._is_silent(key)}
+        for mark, ids in executions.items():
+            if mark in silent:
+                least = int(stored[mark]["state"] == "done" and stored[mark]["reason"] is None)
+                spans = [(least, int(stored[mark]["state"] == "done"))]
+            else:
+                missing = [one for one in ids if one not in history]
+                wrong += [f"{mark} is done, and its execution {one} is not in the history" for one in missing]
+                spans = [(0, 1) if one in missing else span(history[one]) for one in ids]
+            least, most = sum(low for low, _ in spans), sum(high for _, high in spans)
+            if not least <= counts[mark] <= most:
+                ends = [f"{history[one].state}: {history[one].error}" for one in ids if one in history]
+                wrong.append(f"{mark} ran {counts[mark]} times, not {least} to {most}: {ends}")
+        wrong += [f"{key} of a frontend ran {counts[key]} times" for key in self.front if counts[key] > 1]
+        ours = {*self.keys.values(), *self.front}
+        wrong += [f"{key} ran" for key in counts if key not in ours]
+        runs = Counter(row.request for row in history.values() if row.request)
+        wrong += [f"{key} has {count} executions" for key, count in runs.items() if count > 1]
+        wrong += [f"{row.id} is {row.state}" for row in history.values() if row.state not in END_STATES]
+        for key, column in self.bad.items():
+            row = stored.get(key)
+            if row is None or row["state"] != "refused" or not row["reason"].startswith(f"{column}: "):
+                wrong.append(f"the bad row {key} ({column}) is {dict(row) if row else None}")
+        self._check_order({key: at for at, key in enumerate(ran)})
+        await self._check_replicas()
+        for name, peer in self.peers.items():
+            if isinstance(peer, StockPeer) and peer.closed:
+                wrong.append(f"{name} was closed with {peer.closed}")
+        stage.note(f"{len(self.keys)} requests: {Counter(row['state'] for row in stored.values())}, {len(ran)} runs")
+
+    def _is_silent(self, key: str) -> bool:
+        return any(peer.written[key].get("silent") for peer in self.peers.values() if key in peer.written)
+
+    def _check_order(self, places: dict[str, int]) -> None:
+        """Of one peer, what was never held ran in the order in which it was written; so did what was released
+        together; and what runs after another one ran after it."""
+        watcher, groups = self.stage.watcher, dict[str, int]()
+        for key in self.keys:
+            if key not in self.unordered and not watcher.held[key]:
+                groups[key] = 0
+            elif key in self.groups and key not in self.singled and self.groups[key][1] == watcher.held[key]:
+                groups[key] = self.groups[key][0]
+        for name, peer in self.peers.items():
+            mine = [key for key in peer.written if key in places and key in groups]
+            for group in {groups[key] for key in mine}:
+                order = [key for key in mine if groups[key] == group]
+                if order != sorted(order, key=places.__getitem__):
+                    self.wrong.append(f"{name} wrote {order}, which ran as {sorted(order, key=places.__getitem__)}")
+        front = [key for key in self.front if key in places]
+        if front != sorted(front, key=places.__getitem__):
+            self.wrong.append("the frontend's cells ran in another order")
+        for key, earlier in self.after.items():
+            mark = self.keys[earlier]
+            if key in places and mark in places and places[key] < places[mark]:
+                self.wrong.append(f"{key} ran before {earlier}")
+
+    async def _check_replicas(self) -> None:
+        stage, room = self.stage, f"{self.stage.kernel.kernel_id}/state"
+        one, two = await fetch_replica(stage.address, room), await fetch_replica(stage.address, room)
+        tables: dict[str, list[Any]] = {
+            "executions": [
+                schema.read_executions(one),
+                schema.read_executions(two),
+                [*stage.owner.executions.values()],
+            ],
+            "kernels": [schema.read_kernels(one), schema.read_kernels(two), [stage.owner.kernel]],
+            "comms": [schema.read_comms(one), schema.read_comms(two), [*stage.owner.comms.values()]],
+            "meta": [schema.read_meta(one), schema.read_meta(two), dict(stage.owner.meta)],
+        }
+        self.wrong += [
+            f"replicas differ in {name}: {rows}" for name, rows in tables.items() if any(row != rows[0] for row in rows)
+        ]
+        requests = (await fetch_replica(stage.address, stage.watcher.room)).get("requests", type=Map)
+        states = {key: requests[key].to_py().get("state") for key in list(requests)}
+        wrong = {key: state for key, state in states.items() if state not in ("held", "done", "refused")}
+        if wrong or states != stage.states():
+            self.wrong.append(f"replicas of the requests differ, or have what is open: {wrong}")
+
+
+def pick(things: Sequence[T], fraction: float) -> T:
+    return things[int(fraction * len(things))]
+
+
+def answer(execution: str) -> Json:
+    return {"action": "input", "execution": execution, "value": "yes"}
+
+
+def asking(doc: Document) -> list[str]:
+    return [key for key, row in doc.executions.items() if row.input is not None]
+
+
+def is_online(peer: StockPeer | ClientPeer) -> bool:
+    return peer.online.is_set() if isinstance(peer, StockPeer) else peer.doc.connected
+
+
+def span(row: Execution) -> tuple[int, int]:
+    """How often the code of such an execution has run, at least and at most."""
+    match row.state:
+        case ExecutionState.OK:
+            return 1, 1
+        case ExecutionState.ERROR:
+            return int(row.error is not None and row.error["ename"] == "ZeroDivisionError"), 1
+        case ExecutionState.LOST:
+            return 0, 1
+        case _:
+            return 0, 0
+
+
+@pytest.mark.timeout(10 * PATIENCE_S)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_peers_do_and_whatever_dies_the_promises_hold(seed: int, tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        made = Scene(stage, seed)
+        try:
+            await made.play()
+            assert not made.wrong
+        except BaseException:
+            print(f"seed {seed}:", *stage.notes, "wrong:", *made.wrong, sep="\n  ")
+            raise
 
     play(tmp_path, scene)

@@ -2,7 +2,8 @@
 
 * ``access``     tokens and roles                                     (pure)
 * ``session``    one peer: bytes -> what to send, relay or close      (pure)
-* ``websocket``  HTTP and WebSocket: page, API, blobs, the room       (door)
+* ``websocket``  HTTP and WebSocket: the sockets, the rooms, an outbox for each peer   (door)
+* ``handlers``   what each HTTP address answers: page, API, blobs       (door)
 * ``comm``       the same session over a Jupyter comm                 (door)
 
 Here stands what both doors need: of the rest of the agent (:class:`Backend`), and to read a query.

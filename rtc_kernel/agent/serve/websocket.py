@@ -15,9 +15,6 @@ is in ``session``, who may do what in ``access``, and all data come from the :cl
 * ``WS   /rooms/<kernel>/state``    y-protocols; ``?epoch=`` refuses a replica of another life at once
 * ``WS   /rooms/<kernel>/requests`` the same, for the role run: what peers ask for
 
-A token is taken from, in this order: ``Authorization: Bearer``, the subprotocol ``rtc.token.<token>``, the cookie
-``rtc-token-<port>``, ``?token=``. None is ever logged.
-
 Every update is encoded once and written to all sockets in the same iteration of the loop. A peer that reads too
 slowly is closed and syncs again from its state vector; nobody waits for it and no update is dropped.
 """
@@ -26,50 +23,35 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
-import math
-import re
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from importlib.resources import files
-from types import TracebackType
-from typing import Any, TypeVar, assert_never
+from dataclasses import dataclass
+from typing import assert_never
 from urllib.parse import quote, urlsplit
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
-from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-from ... import __version__, schema, yproto
+from ... import yproto
 from ...config import RTCKernel
 from ...errors import CLOSE_CODES, Reason, RemoteError, SetupError
-from ...tables import SCHEMA_VERSION, Cell, Json, to_json
-from . import ROOMS, Backend, finite, parse_history
+from ...tables import Json
+from . import ROOMS, Backend
 from .access import Action, Role, Token
+from .handlers import ROUTES, Handler, LostHandler
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
-
-PROTOCOL = "y-protocols/1"
-NOTEBOOK_BYTES = 64 << 20
-"""How large the cells of a headless run may be."""
 
 STOP_S = 1.0
 """How long peers have to answer the close when the agent stops."""
 
-PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-BLOB_CSP = "sandbox; default-src 'none'"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (compared with, not bound to)
 
 log = logging.getLogger("rtc_kernel.serve")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +60,6 @@ class Bound:
 
     port: int
     moved: bool
-
-
-class ProblemError(HTTPError):
-    """An answer that is not what was asked for: a status, what happened, and what to do."""
-
-    def __init__(self, status: int, error: str, remedy: str) -> None:
-        super().__init__(status, reason=None)
-        self.error = error
-        self.remedy = remedy
 
 
 class Server:
@@ -397,327 +370,10 @@ def _frame(message: bytes) -> bytes:
     return b"\x82\x7f" + size.to_bytes(8, "big") + message
 
 
-# --- handlers ----------------------------------------------------------------------------------------------
-
-
-class Handler(RequestHandler):
-    """What all handlers have in common: headers, who asks, how errors are told."""
-
-    server: Server
-    csp = "default-src 'none'; frame-ancestors 'none'"
-
-    def initialize(self, server: Server) -> None:
-        """Called by tornado."""
-        self.server = server
-
-    def set_default_headers(self) -> None:
-        """Called by tornado for every response."""
-        self.clear_header("Server")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Security-Policy", self.csp)
-
-    def prepare(self) -> None:
-        """Called by tornado before every method."""
-        host, origin = self.request.headers.get("Host", ""), self.request.headers.get("Origin")
-        if not self.server.allows_host(host):
-            raise ProblemError(403, "this Host is not ours", "use the address of the link, or set allow_origins")
-        if origin is not None:
-            if not self.server.allows_origin(origin, host):
-                raise ProblemError(403, "this Origin may not connect", "name it in the setting allow_origins")
-            if self.server.names_origin(origin):
-                self.set_header("Access-Control-Allow-Origin", origin)
-                self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
-                self.set_header("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE")
-                self.set_header("Vary", "Origin")
-
-    def options(self, *_: str) -> None:
-        """A browser asks whether a page of another Origin may ask."""
-        self.set_status(204)
-
-    def token(self) -> Token | None:
-        """Who asks; null: nobody in force."""
-        kind, _, secret = self.request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() == "bearer" and secret:
-            return self.server.verify(secret.strip())
-        for protocol in self.request.headers.get("Sec-WebSocket-Protocol", "").split(","):
-            if protocol.strip().startswith("rtc.token."):
-                return self.server.verify(protocol.strip().removeprefix("rtc.token."))
-        return self.server.verify(self.get_cookie(self.server.cookie)) or self.server.verify(
-            self.get_query_argument("token", None)
-        )
-
-    def need(self, action: Action) -> Token:
-        """Who asks, when that may be done.
-
-        Raises:
-            ProblemError: 401 without a token in force, 403 when its role does not cover it.
-        """
-        token = self.token()
-        if token is None:
-            raise ProblemError(401, "the token is missing, wrong or expired", "ask for a new link with %rtc share")
-        if not token.role.may(action):
-            raise ProblemError(403, f"the role {token.role.value} may not {action.value}", "ask for another link")
-        return token
-
-    def body(self) -> Json:
-        """The body as a JSON object."""
-        try:
-            value = json.loads(self.request.body or b"{}")
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise ProblemError(400, "the body is not a JSON object", "send one")
-        return value
-
-    def answer(self, value: Json) -> None:
-        """Answer with JSON."""
-        self.answer_text(_dumps(value))
-
-    def answer_text(self, text: str) -> None:
-        """Answer with JSON that is text already."""
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(text.encode("utf-8", "replace"))
-
-    async def read(self, call: Callable[[], T]) -> T:
-        """Read from the backend in a thread, so that the loop goes on."""
-        return await asyncio.get_running_loop().run_in_executor(self.server.executor, call)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Called by tornado for every error."""
-        _, problem, _ = kwargs.get("exc_info", (None, None, None))
-        if isinstance(problem, ProblemError):
-            self.answer({"error": problem.error, "remedy": problem.remedy})
-        else:
-            self.answer({"error": self._reason, "remedy": "docs/document.md lists what can be asked for"})
-
-    def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        """Called by tornado. The path is logged, the query never: it may hold a token."""
-        if not isinstance(value, HTTPError) and typ is not None and value is not None:
-            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
-
-
-class PageHandler(Handler):
-    """The plain page. It holds no data; what it shows it asks for with the cookie."""
-
-    csp = PAGE_CSP
-
-    def get(self, name: str) -> None:
-        """Serve a file of the page, or turn ``?token=`` into a cookie."""
-        secret = self.get_query_argument("token", None)
-        if secret is not None:
-            if self.server.verify(secret) is not None:
-                secure = self.request.headers.get("X-Forwarded-Proto") == "https"
-                self.set_cookie(self.server.cookie, secret, path="", httponly=True, samesite="Strict", secure=secure)
-            self.redirect("./")
-            return
-        media_type, data = _page_file(name or "index.html")
-        self.set_header("Content-Type", media_type)
-        self.set_header("Cache-Control", "no-cache")
-        self.finish(data)
-
-
-class HealthHandler(Handler):
-    """Is all well?"""
-
-    def get(self) -> None:
-        """Status and version; the rest for those who have a token."""
-        health = self.server.backend.health()
-        token = self.token()
-        if token is None:
-            self.answer({"status": health.get("status", "ok"), "version": __version__})
-            return
-        document = self.server.backend.document
-        kernels = schema.read_kernels(document.doc)
-        own = {
-            "version": __version__,
-            "schema": SCHEMA_VERSION,
-            "protocol": PROTOCOL,
-            "kernel": next((to_json(row) for row in kernels if row.id == self.server.kernel), None),
-            "room": document.room,
-            "epoch": document.epoch,
-            "requests_epoch": self.server.backend.requests.epoch,
-            "peers": len(self.server.peers),
-            "name": token.name,
-            "role": token.role.value,
-        }
-        self.answer({"status": "ok", "reason": None, "coverage": "full", **health, **own})
-
-
-class HistoryHandler(Handler):
-    """What ran?"""
-
-    async def get(self) -> None:
-        """A page of executions."""
-        token = self.need(Action.READ_HISTORY)
-        arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        arguments.pop("token", None)
-        try:
-            query = parse_history(arguments)
-        except SetupError as exc:
-            raise ProblemError(400, exc.what, exc.remedy) from exc
-        if query.grep is not None and not token.role.may(Action.SEARCH_REGEX):
-            raise ProblemError(403, f"the role {token.role.value} may not search by regular expression", "use text=")
-
-        def read() -> str:
-            page = self.server.backend.history(query)
-            return _dumps({"executions": [to_json(row) for row in page.executions], "next": page.next})
-
-        self.answer_text(await self.read(read))
-
-
-class ExecutionHandler(Handler):
-    """What was that execution?"""
-
-    async def get(self, execution: str) -> None:
-        """One record."""
-        self.need(Action.READ_HISTORY)
-
-        def read() -> str | None:
-            row = self.server.backend.execution(execution)
-            return None if row is None else _dumps(to_json(row))
-
-        text = await self.read(read)
-        if text is None:
-            raise ProblemError(404, "there is no such execution", "/api/history lists those that are kept")
-        self.answer_text(text)
-
-
-class BlobHandler(Handler):
-    """What are these bytes?"""
-
-    csp = BLOB_CSP
-
-    async def get(self, digest: str) -> None:
-        """Bytes by their digest; they never change."""
-        self.need(Action.READ_BLOB)
-        blob = await self.read(lambda: self.server.backend.blob(f"sha256:{digest}"))
-        if blob is None:
-            raise ProblemError(404, "there is no such blob", "it may have left the history with its execution")
-        plain = re.fullmatch(r"[\w.+-]+/[\w.+-]+", blob.media_type)
-        self.set_header("Content-Type", blob.media_type if plain else "application/octet-stream")
-        self.set_header("Cache-Control", "private, max-age=31536000, immutable")
-        self.finish(blob.data)
-
-
-class PeersHandler(Handler):
-    """Who is connected?"""
-
-    def get(self) -> None:
-        """All peers."""
-        self.need(Action.LIST_PEERS)
-        self.answer({"peers": [peer.to_json() for peer in self.server.peers]})
-
-
-class ShareHandler(Handler):
-    """Who has a link?"""
-
-    def get(self) -> None:
-        """The tokens in force, without their hashes."""
-        self.need(Action.SHARE)
-        now = time.time()
-        tokens = [
-            {name: value for name, value in asdict(token).items() if name != "hash"}
-            for token in self.server.backend.tokens
-            if token.expires_at is None or token.expires_at > now
-        ]
-        self.answer({"tokens": tokens})
-
-    def post(self) -> None:
-        """Mint one: ``{"role": "view"|"run"|"own", "name": "", "expires_s": null}``."""
-        self.need(Action.SHARE)
-        body = self.body()
-        name, expires_s = body.get("name") or "", body.get("expires_s")
-        try:
-            role = Role(body.get("role", "view"))
-        except ValueError:
-            raise ProblemError(400, "there is no such role", "role is view, run or own") from None
-        number = isinstance(expires_s, int | float) and not isinstance(expires_s, bool)
-        if not isinstance(name, str) or not (expires_s is None or (number and math.isfinite(expires_s))):
-            raise ProblemError(400, "name or expires_s is of the wrong type", "name is text, expires_s seconds")
-        try:
-            self.answer(self.server.share(role, name, expires_s))
-        except SetupError as exc:
-            raise ProblemError(400, exc.what, exc.remedy) from exc
-
-
-class ShareNameHandler(Handler):
-    """One link."""
-
-    def delete(self, name: str) -> None:
-        """Withdraw it; its connections are closed at once."""
-        self.need(Action.SHARE)
-        if not self.server.revoke(name):
-            raise ProblemError(404, "there is no token of that name", "/api/share lists those in force")
-        self.answer({"revoked": name})
-
-
-@stream_request_body
-class NotebookHandler(Handler):
-    """What will run? The body is read only after the token was seen."""
-
-    def prepare(self) -> None:
-        """Called by tornado before the body."""
-        super().prepare()
-        self._chunks: list[bytes] = []
-        if self.request.method == "PUT":
-            self.need(Action.PUT_NOTEBOOK)
-            connection: Any = self.request.connection
-            connection.set_max_body_size(NOTEBOOK_BYTES)
-
-    def data_received(self, chunk: bytes) -> None:
-        """Called by tornado."""
-        self._chunks.append(chunk)
-
-    def put(self) -> None:
-        """``{"path": …, "cells": [{"id", "cell_type", "source"}]}``."""
-        self.request.body = b"".join(self._chunks)
-        body = self.body()
-        path, cells = body.get("path"), body.get("cells")
-        if not isinstance(path, str) or not isinstance(cells, list):
-            raise ProblemError(400, "path or cells is missing", "send {path, cells: [{id, cell_type, source}]}")
-        rows = []
-        for index, cell in enumerate(cells):
-            given = cell if isinstance(cell, dict) else {}
-            columns = {name: given[name] for name in _CELL_COLUMNS if isinstance(given.get(name), str)}
-            if len(columns) != len(_CELL_COLUMNS):
-                raise ProblemError(400, f"cell {index} is not complete", "each has id, cell_type and source as text")
-            rows.append(Cell(index=index, **columns))
-        self.server.backend.put_cells(path, tuple(rows))
-        self.answer({"cells": len(rows)})
-
-
-_CELL_COLUMNS = ("id", "cell_type", "source")
-
-
-class ClearHandler(Handler):
-    """Forget what is finished."""
-
-    def post(self) -> None:
-        """Clear the history."""
-        self.need(Action.CLEAR)
-        self.server.backend.clear()
-        self.answer({"cleared": True})
-
-
-class LostHandler(Handler):
-    """Everything else."""
-
-    def prepare(self) -> None:
-        """Called by tornado before every method."""
-        super().prepare()
-        raise ProblemError(404, "there is nothing here", "docs/document.md lists what can be asked for")
-
-
 class RoomHandler(Handler, WebSocketHandler):
     """One peer's connection to a room."""
 
+    server: Server
     peer: Peer | None = None
 
     @property
@@ -790,32 +446,12 @@ class RoomHandler(Handler, WebSocketHandler):
 
 
 def _routes(server: Server) -> list[tuple[str, type[RequestHandler], dict[str, Server]]]:
-    own = {"server": server}
-    return [
-        (r"/(|index\.html|page\.js|page\.css)", PageHandler, own),
-        (r"/api/health", HealthHandler, own),
-        (r"/api/history", HistoryHandler, own),
-        (r"/api/executions/([^/]{1,256})", ExecutionHandler, own),
-        (r"/blobs/([0-9a-f]{64})", BlobHandler, own),
-        (r"/api/peers", PeersHandler, own),
-        (r"/api/share", ShareHandler, own),
-        (r"/api/share/([^/]{1,256})", ShareNameHandler, own),
-        (r"/api/notebook", NotebookHandler, own),
-        (r"/api/clear", ClearHandler, own),
-        (r"/rooms/([^/]{1,256})/([^/]{1,64})", RoomHandler, own),
-        (r".*", LostHandler, own),
+    table: list[tuple[str, type[RequestHandler]]] = [
+        *ROUTES,
+        (r"/rooms/([^/]{1,256})/([^/]{1,64})", RoomHandler),
+        (r".*", LostHandler),
     ]
-
-
-_PAGE_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    "page.css": "text/css; charset=utf-8",
-}
-
-
-def _page_file(name: str) -> tuple[str, bytes]:
-    return _PAGE_TYPES[name], (files("rtc_kernel") / "web" / name).read_bytes()
+    return [(pattern, handler, {"server": server}) for pattern, handler in table]
 
 
 def _host_of(netloc: str) -> str:
@@ -828,10 +464,3 @@ def _host_of(netloc: str) -> str:
 
 def _log_request(handler: RequestHandler) -> None:
     log.debug("%s %s %d", handler.request.method, handler.request.path, handler.get_status())
-
-
-def _dumps(value: Json) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # NaN and Infinity are no JSON
-        return json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"))
