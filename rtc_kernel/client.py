@@ -153,14 +153,14 @@ async def fetch(address: Address, method: str, path: str, body: Json | None = No
             ),
             raise_error=False,
         )
+    except (HTTPClientError, OSError) as exc:  # no answer is an error in any case
+        raise SetupError(
+            f"nobody answers at {address.url} ({exc})", "`jupyter rtc list` shows the kernels that live"
+        ) from exc
     finally:
         http.close()
     if answer.error is None:
         return answer.body
-    if not isinstance(answer.error, HTTPClientError) or answer.code == 599:
-        raise SetupError(
-            f"nobody answers at {address.url} ({answer.error})", "`jupyter rtc list` shows the kernels that live"
-        ) from answer.error
     raise _refused(answer)
 
 

@@ -42,7 +42,7 @@ class Journal:
         opened = f"os.open({os.fspath(self.path)!r}, os.O_WRONLY | os.O_APPEND)"
         return f"import os\n_file = {opened}\nos.write(_file, {f'{key} '.encode()!r})\nos.close(_file)\n{then}"
 
-    def keys(self) -> list[str]:
+    def read(self) -> list[str]:
         """The keys of all runs, in order."""
         return self.path.read_text().split()
 

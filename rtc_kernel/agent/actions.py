@@ -142,16 +142,12 @@ class Actions:
         commands = self._scheduler.load(
             kept, states, after_crash=self._settings.requests_after_crash, same_relay=same_relay, now=now
         )
-        for row in self._house.open_executions():
-            known = ("seq", "state", "cell", "notebook", "code", "private", "input")
-            columns = {name: getattr(row, name) for name in known}
-            commands += self._scheduler.receive_execution(row.id, columns, time.time())
+        for row in self._house.open_executions():  # of anybody: to interrupt, to answer, to join
+            columns = {name: getattr(row, name) for name in _OF_A_RUN}
+            commands += self._scheduler.receive_execution(row.id, columns, now)
         self.document.put(kept)
         self.document.take_update()
         self._do(commands)
-        for row in store.window(0).executions:  # those that are open, of anybody: to interrupt, to answer, to join
-            columns = {name: getattr(row, name) for name in _OF_A_RUN}
-            self._do(self._scheduler.receive_execution(row.id, columns, now))
 
     @property
     def waiting(self) -> tuple[Request, ...]:
@@ -295,47 +291,57 @@ class Actions:
         self._house.store.put_requests(kept, now=time.time(), done=committed)
 
     def _done(self, commands: Sequence[scheduler.Command]) -> None:
-        puts = [command.request for command in commands if isinstance(command, scheduler.Put)]
-        if puts:
+        """What was committed: first what goes to the kernel, which works while the rows are shown."""
+        for command in commands:
+            self._tell_kernel(command)
+        if puts := [command.request for command in commands if isinstance(command, scheduler.Put)]:
             self._show(puts)
         for command in commands:
-            match command:
-                case scheduler.Put():
-                    pass
-                case scheduler.Submit(request, execution):
-                    self._submit(request, execution)
-                case scheduler.Record(execution, request, state):
-                    self._house.put(self._house.record_unsent(execution, request, state))
-                case scheduler.Interrupt():
-                    self._house.say(link.Act({"action": "interrupt"}))
-                case scheduler.Restart():
-                    self._house.say(link.Act({"action": "restart"}))
-                case scheduler.Answer(request, _, secret):
-                    content = {"status": "ok", "value": secret}
-                    self._send(Channel.STDIN, "input_reply", content, request.by)
-                    self._house.put(self._house.stop_asking())
-                case scheduler.Ask(request):
-                    columns = request.columns
-                    self._ask(
-                        self._queries.ask(
-                            request.id,
-                            columns["target"],
-                            columns["input"],
-                            by=request.by,
-                            fresh=columns["fresh"],
-                            now=time.time(),
-                            comm=link.QUERY_COMM_PREFIX + uuid.uuid4().hex,
-                        )
+            self._do_here(command)
+
+    def _tell_kernel(self, command: scheduler.Command) -> None:
+        match command:
+            case scheduler.Submit(request, execution):
+                self._submit(request, execution)
+            case scheduler.Interrupt():
+                self._house.say(link.Act({"action": "interrupt"}))
+            case scheduler.Restart():
+                self._house.say(link.Act({"action": "restart"}))
+            case scheduler.Answer(request, _, secret):
+                self._send(Channel.STDIN, "input_reply", {"status": "ok", "value": secret}, request.by)
+            case _:
+                pass
+
+    def _do_here(self, command: scheduler.Command) -> None:
+        match command:
+            case scheduler.Record(execution, request, state):
+                self._house.put(self._house.record_unsent(execution, request, state))
+            case scheduler.Answer():
+                self._house.put(self._house.stop_asking())
+            case scheduler.Ask(request):
+                columns = request.columns
+                self._ask(
+                    self._queries.ask(
+                        request.id,
+                        columns["target"],
+                        columns["input"],
+                        by=request.by,
+                        fresh=columns["fresh"],
+                        now=time.time(),
+                        comm=link.QUERY_COMM_PREFIX + uuid.uuid4().hex,
                     )
-                case scheduler.Annotate(request):
-                    metadata = {request.columns["key"]: request.columns["value"]}
-                    self._house.put([PutExecution(request.columns["execution"], {"metadata": metadata})])
-                case scheduler.Clear(request):
-                    self._house.forget_before(request.columns["before"])
-                case scheduler.Close(by):
-                    self._house.close_writers(by, Reason.QUOTA)
-                case _:
-                    assert_never(command)
+                )
+            case scheduler.Annotate(request):
+                metadata = {request.columns["key"]: request.columns["value"]}
+                self._house.put([PutExecution(request.columns["execution"], {"metadata": metadata})])
+            case scheduler.Clear(request):
+                self._house.forget_before(request.columns["before"])
+            case scheduler.Close(by):
+                self._house.close_writers(by, Reason.QUOTA)
+            case scheduler.Put() | scheduler.Submit() | scheduler.Interrupt() | scheduler.Restart():
+                pass
+            case _:
+                assert_never(command)
 
     def _submit(self, request: Request, execution: str) -> None:
         columns = request.columns

@@ -664,9 +664,11 @@ class App:
 
     def peers(self) -> list[answers.Peer]:
         """Who follows now."""
+        following = {peer.session.name for peer in self.server.peers if peer.room == "state"}
         web = [
             answers.Peer(name=peer.session.name, role=peer.session.role.value, way="websocket", since=peer.since)
             for peer in self.server.peers
+            if peer.room == "state" or peer.session.name not in following  # who acts follows as well
         ]
         return web + [
             answers.Peer(name=name, role=Role.RUN.value, way="comm", since=since) for name, since in self.comm.peers
@@ -678,7 +680,7 @@ class App:
 
     def unshare(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
-        following = sum(peer.session.name == name for peer in self.server.peers)
+        following = sum(peer.session.name == name and peer.room == "state" for peer in self.server.peers)
         return following if self.server.revoke(name) else None
 
     def waiting(self) -> Sequence[Request]:

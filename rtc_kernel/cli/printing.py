@@ -131,8 +131,9 @@ class Printout:
             if written is not self._row_of:
                 self._leave_row(target)
         self._write(target, new)
-        finished, _, line = new.rpartition("\n")
-        self._row = line if finished or new.startswith("\n") else self._row + line
+        line = new.rpartition("\n")[2]
+        row = line if "\n" in new else self._row + line
+        self._row = row if clean(row) else ""  # colours take no room
         self._row_of = written if self._row else None
 
     def _show_block(self, output: Output) -> None:
