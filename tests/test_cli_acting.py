@@ -469,6 +469,10 @@ def test_exec_shows_the_outputs_and_returns_how_the_run_ended(live: Running) -> 
     assert done.stderr.startswith("jupyter rtc: refused: after: ")
     assert done.stderr.count("\n") == 1
 
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = subprocess.run([*COMMAND, "exec", "print('h\\xf6i')"], capture_output=True, env=os.environ | ascii_only)
+    assert (shown.returncode, shown.stdout) == (0, b"h?i\n")
+
     done = rtc("exec", live.kernel_id[:8])
     assert done.returncode == 2
     assert "there is no code" in done.stderr

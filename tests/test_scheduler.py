@@ -86,11 +86,32 @@ def test_a_peer_has_one_run_in_flight_unless_its_rows_stop_nothing() -> None:
     assert [sent(s.row(f"r{i}", stop_on_error=False)) for i in range(9)] == [[f"r{i}"] for i in range(8)] + [[]]
 
 
-def test_runs_of_frontends_are_no_business_of_the_lookahead() -> None:
+def test_a_row_waits_for_what_frontends_had_asked_for_before_its_turn() -> None:
+    """It would run no sooner, could not be taken back, and would be aborted with them if one of them fails."""
     s = Scheduled()
-    for i in range(20):
-        s.front(f"f{i}")
-    assert sent(s.row("a")) == ["a"]
+    s.front("f1")
+    s.front("f2")
+    assert sent(s.row("a")) == []
+    s.front("later")
+    assert sent(s.row("b", "bob")) == []
+    assert sent(s.end("f2", "error")) == []
+    assert sent(s.end("f1")) == ["a"]
+    s.front("later still")
+    assert sent(s.end(s.execution("a"))) == [], "now it is bob's turn"
+    assert sent(s.end("later")) == []
+    assert sent(s.end("later still")) == ["b"]
+
+
+def test_a_row_that_waits_for_a_frontend_can_be_taken_back() -> None:
+    s = Scheduled()
+    s.front("f")
+    s.row("a")
+    s.row("c", action="cancel", request="a")
+    s.front("g")
+    assert s.state("a") == "done"
+    assert sent(s.end("f")) == []
+    assert sent(s.row("b")) == []
+    assert sent(s.end("g")) == ["b"]
 
 
 def test_peers_take_turns() -> None:
@@ -287,8 +308,8 @@ def test_a_row_joins_what_a_frontend_runs() -> None:
     s.begin("f")
     assert shown(s.row("a", code="x", cell="c")) == [("a", "accepted")]
     assert s.execution("a") == "f"
-    assert sent(s.row("b", "bob", code="x", cell="d")) == ["b"], "the frontend's run is not of the lookahead"
-    assert shown(s.end("f", "error")) == [("a", "done")]
+    assert shown(s.row("b", "bob", code="x", cell="d")) == [("b", "requested")]
+    assert shown(s.end("f", "error")) == [("a", "done"), ("b", "accepted")]
 
 
 def test_a_waiting_row_joins_what_a_frontend_then_asks_for() -> None:
@@ -301,7 +322,8 @@ def test_a_waiting_row_joins_what_a_frontend_then_asks_for() -> None:
 def test_a_private_run_is_not_joined() -> None:
     s = Scheduled()
     s.front("f", "", "c", private=True)
-    assert sent(s.row("a", code="", cell="c")) == ["a"]
+    assert shown(s.row("a", code="", cell="c")) == [("a", "requested")]
+    assert sent(s.end("f")) == ["a"]
 
 
 def test_a_row_does_not_overtake_its_peers_to_join() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from .. import config
 from ..errors import RTCError, SetupError
@@ -29,6 +30,9 @@ USAGE_EXIT_CODE = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # outputs have characters that a locale may not have
+            stream.reconfigure(errors="replace")
     settings, argv = config.split_argv(argv)
     if "--help-all" in argv:
         sys.stdout.write(parser().format_help() + "\n" + config.help_all() + "\n")

@@ -53,6 +53,9 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._same: dict[Key, dict[str, Run]] = {}
         self._sent: dict[str, Run] = {}  # those of requests, in the order in which they were sent
+        self._fronts: dict[str, int] = {}  # those of frontends, and the how manieth each was
+        self._fronts_count = 0
+        self._barrier: int | None = None  # the last that was there when it was our turn
         self._fast = False
 
     def __repr__(self) -> str:
@@ -65,6 +68,21 @@ class Runs:
             return False
         quick = self._fast and first.sent_at is not None and now - first.sent_at < self._fast_s
         return len(self._sent) >= (self._lookahead if quick else 1)
+
+    def must_wait(self, *, offers: bool) -> bool:
+        """Whether a row whose turn it is waits for a frontend's execution that was there before: sent now, it would run
+        no sooner, could not be taken back, and would be aborted by the kernel if that one fails. What frontends send
+        later does not keep it back.
+
+        Args:
+            offers: there is such a row.
+        """
+        if not offers:
+            self._barrier = None
+            return False
+        if self._barrier is None:
+            self._barrier = self._fronts_count
+        return next(iter(self._fronts.values()), self._barrier + 1) <= self._barrier
 
     @property
     def sent(self) -> list[Run]:
@@ -93,6 +111,7 @@ class Runs:
         """A row is sent."""
         run = Run(execution, sent_at=now)
         self._runs[execution] = self._sent[execution] = run
+        self._barrier = None
         self._name(run, row.key, row.request.columns["notebook"])
         return run
 
@@ -110,6 +129,8 @@ class Runs:
             if state is None and not columns.get("input"):
                 return None
             run = self._runs[execution] = Run(execution)
+            self._fronts_count += 1
+            self._fronts[execution] = self._fronts_count
         if state is not None:
             run.state = ExecutionState(state)
         if "input" in columns:
@@ -138,6 +159,7 @@ class Runs:
         if run is None:
             return None
         self._sent.pop(execution, None)
+        self._fronts.pop(execution, None)
         if run.key is not None:
             same = self._same[run.key]
             del same[execution]

@@ -436,7 +436,9 @@ class Scheduler:
                 by = next(iter(changed))
                 del changed[by]
                 self._look_at(by)
-            row = None if self._runs.is_full(now) else self._ledger.turns.serve()
+            turns = self._ledger.turns
+            waits = self._runs.is_full(now) or self._runs.must_wait(offers=turns.offers)
+            row = None if waits else turns.serve()
             if row is None:
                 return self._ledger.take_commands()
             self._submit(row, now)
@@ -480,7 +482,8 @@ class Scheduler:
         leaves = self._restart_until is not None or (gone and state in _ENDS)
         for row in run.rows if run is not None else ():
             self._ledger.turns.stop(row)
-            self._ledger.finish(row, state, reason or _ENDS.get(state), stops=not leaves)
+            failed = "it failed" if state is ExecutionState.ERROR and row.silent else None  # no row says it
+            self._ledger.finish(row, state, reason or _ENDS.get(state) or failed, stops=not leaves)
 
     def _change_joining(self, run: Run) -> None:
         if run.key is not None:

@@ -169,6 +169,11 @@ class Turns:
         """Nothing of a peer may be sent now."""
         self._forget(self._ring.pop(by, None))
 
+    @property
+    def offers(self) -> bool:
+        """Whether there is a row whose turn it is."""
+        return bool(self._ring)
+
     def serve(self) -> Row | None:
         """The row whose turn it is; its peer leaves the ring."""
         if not self._ring:
