@@ -22,6 +22,7 @@ import hashlib
 import json
 import logging
 import random
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -101,10 +102,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a document is. ``url`` has no token and no slash at its end."""
+    """Where a document is. ``url`` has no token and no slash at its end. ``certfile``: the certificate that is trusted,
+    of a kernel of this machine that speaks TLS; any other needs one that the system trusts (``SSL_CERT_FILE``)."""
 
     url: str
     token: str | None = None
+    certfile: str | None = None
 
     @classmethod
     def resolve(cls, target: str, token: str | None = None) -> Address:
@@ -114,11 +117,24 @@ class Address:
             SetupError: no such kernel on this machine.
         """
         if not target.startswith(("http://", "https://")):
-            kernel = discovery.find(target)
-            return cls(kernel.url.rstrip("/"), token or kernel.token)
+            return cls.of(discovery.find(target), token)
         parts = urlsplit(target)
         in_url = parse_qs(parts.query).get("token", [None])[0]
         return cls(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", token or in_url)
+
+    @classmethod
+    def of(cls, kernel: discovery.LiveKernel, token: str | None = None) -> Address:
+        """Of a kernel of this machine's user."""
+        return cls(kernel.url.rstrip("/"), token or kernel.token, kernel.certfile)
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What to trust; null: what the system does."""
+        if self.certfile is None:
+            return None
+        context = ssl.create_default_context(cafile=self.certfile)
+        context.check_hostname = False  # it is this very certificate that is trusted, whatever name it was made for
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
     def headers(self) -> dict[str, str]:
         """The token's header; nothing where there is no token."""
@@ -147,6 +163,7 @@ async def fetch(address: Address, method: str, path: str, body: Json | None = No
                 address.url + path,
                 method,
                 headers=address.headers(),
+                ssl_options=address.trust(),
                 body=json.dumps(body or {}) if method in ("POST", "PUT") else None,
                 connect_timeout=REQUEST_S,
                 request_timeout=REQUEST_S,
@@ -162,6 +179,10 @@ async def fetch(address: Address, method: str, path: str, body: Json | None = No
     if answer.error is None:
         return answer.body
     raise _refused(answer)
+
+
+def _nobody(address: Address, error: BaseException) -> SetupError:
+    return SetupError(f"nobody answers at {address.url} ({error})", "`jupyter rtc list` shows the kernels that live")
 
 
 def _refused(answer: HTTPResponse) -> SetupError:
@@ -996,7 +1017,13 @@ class Document:
         url = f"ws{address.url.removeprefix('http')}/rooms/{path}?{urlencode({'epoch': epoch})}"
         try:
             return await websocket_connect(
-                HTTPRequest(url, headers=address.headers(), connect_timeout=REQUEST_S, request_timeout=REQUEST_S),
+                HTTPRequest(
+                    url,
+                    headers=address.headers(),
+                    ssl_options=address.trust(),
+                    connect_timeout=REQUEST_S,
+                    request_timeout=REQUEST_S,
+                ),
                 max_message_size=MAX_MESSAGE_BYTES,
                 ping_interval=PING_S,
             )

@@ -80,6 +80,13 @@ class RTCKernel(Configurable):
         max=65535,
         help="Port of the side socket. 0: chosen by the system once, then kept over restarts.",
     ).tag(config=True)
+    certfile = Unicode(
+        "",
+        help="PEM file with the side socket's certificate chain: then it speaks TLS. To be set when ip is no loopback.",
+    ).tag(config=True)
+    keyfile = Unicode("", help="PEM file with the certificate's private key, where certfile does not hold it.").tag(
+        config=True
+    )
     allow_origins = List(
         Unicode(),
         [],

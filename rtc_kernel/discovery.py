@@ -39,6 +39,7 @@ class LiveKernel:
         connection_file: the one the frontend made for the relay.
         host: the machine's name: a home directory may be shared by several, and a process number says nothing
             about another machine's.
+        certfile: the side socket's certificate, where it speaks TLS: clients of this machine trust this one.
     """
 
     kernel_id: str
@@ -54,6 +55,7 @@ class LiveKernel:
     connection_file: str = ""
     version: str = ""
     host: str = ""
+    certfile: str | None = None
 
 
 def directory() -> Path:

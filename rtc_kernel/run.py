@@ -439,7 +439,7 @@ class _Session:
             {"id": cell_id(self.notebook, at), "cell_type": cell.cell_type, "source": cell.source}
             for at, cell in enumerate(self.notebook.cells)
         ]
-        address = Address(live.url.rstrip("/"), live.token)
+        address = Address.of(live)
         try:
             async with asyncio.timeout(LINK_S):
                 await call(address, "PUT", "/api/notebook", {"path": str(path), "cells": cells})

@@ -11,6 +11,7 @@ import struct
 import time
 
 import pytest
+import trustme
 from pycrdt import Doc, Map, Provider
 from serving import KERNEL, SmallBackend, Socket, eventually, serving
 from tornado.httpclient import HTTPClientError
@@ -18,6 +19,7 @@ from tornado.httpclient import HTTPClientError
 from rtc_kernel import schema, yproto
 from rtc_kernel.agent.serve import Blob
 from rtc_kernel.agent.serve.websocket import Server
+from rtc_kernel.client import Address, call
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.errors import CLOSE_CODES, Reason, SetupError
 from rtc_kernel.tables import Execution, ExecutionState, PutMeta, Request, to_json
@@ -703,3 +705,28 @@ async def test_a_withdrawn_link_closes_both_rooms():
         state, requests = await server.follow("run"), await server.follow("run", "requests")
         server.server.revoke("run")
         assert [await state.closed(), await requests.closed()] == [4431, 4431]
+
+
+@on_loop
+async def test_with_a_certificate_the_socket_speaks_tls(tmp_path):
+    authority = trustme.CA()
+    made = tmp_path / "cert.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(made)
+    async with serving(certfile=str(made)) as server:
+        assert server.server.url == f"https://127.0.0.1:{server.port}"
+        assert not server.server.is_exposed
+        owner = Address(server.server.url, server.tokens["own"], str(made))
+        assert (await call(owner, "GET", "/api/health"))["role"] == "own"
+        with pytest.raises(SetupError, match="certificate"):
+            await call(Address(server.server.url, server.tokens["own"]), "GET", "/api/health")
+        with pytest.raises(SetupError, match="nobody answers"):
+            await call(Address(f"http://127.0.0.1:{server.port}", server.tokens["own"]), "GET", "/api/health")
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate"])
+def test_a_certificate_that_cannot_be_used_is_told_by_name(tmp_path, content):
+    made = tmp_path / "cert.pem"
+    made.write_bytes(content)
+    server = Server(SmallBackend(), RTCKernel(certfile=str(made)), kernel=KERNEL)
+    with pytest.raises(SetupError, match=r"cert\.pem cannot be used"):
+        server.listen()

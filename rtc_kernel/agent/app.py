@@ -60,7 +60,7 @@ from .requests import RequestsDocument
 from .serve import Blob, HistoryQuery, Page
 from .serve.access import Role, Token, Tokens
 from .serve.comm import CommServer
-from .serve.websocket import Server
+from .serve.websocket import Bound, Server
 
 log = logging.getLogger("rtc_kernel.agent")
 
@@ -211,10 +211,7 @@ class App:
         )
         secret, _ = self._tokens.mint(OWNER, Role.OWN, now=now, secret=_known_secret(kernel_id))
         self._document = self._load_document()
-        self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
-        bound = self.server.listen(settings.port or resume.port or 0)
-        if bound.moved:
-            log.warning("port %s is taken; the side socket is on %s", settings.port or resume.port, bound.port)
+        bound = self._listen(settings.port or resume.port or 0)
         if resume.port != bound.port:
             self.store.put_fact("port", bound.port)
         self.comm = CommServer(
@@ -231,6 +228,24 @@ class App:
         self.actions.receive_seq(self._seq)
         self._announce(secret)
         self._share_from_start()
+
+    def _listen(self, wanted: int) -> Bound:
+        """Open the side socket; on loopback and without TLS where it cannot be had as set, so that there is one."""
+        settings, kernel_id = self.settings, str(self.info["kernel_id"])
+        self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
+        try:
+            bound = self.server.listen(wanted)
+        except SetupError as exc:
+            self._problems.append(f"the side socket is on loopback only: {exc}")
+            log.warning("%s", self._problems[-1])
+            settings.ip, settings.certfile = "127.0.0.1", ""
+            self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
+            bound = self.server.listen(wanted)
+        if bound.moved:
+            log.warning("port %s is taken; the side socket is on %s", wanted, bound.port)
+        if self.server.is_exposed:
+            log.warning("the side socket on %s speaks without TLS: tokens can be read; set certfile", settings.ip)
+        return bound
 
     def _open_store(self, kernel_id: str) -> stores.Store:
         """The history; in memory where its file cannot be had, so that there is one to follow at least."""
@@ -298,6 +313,7 @@ class App:
                     connection_file=str(info["connection_file"]),
                     version=__version__,
                     host=socket.gethostname(),
+                    certfile=self.settings.certfile or None,
                 )
             )
         except OSError as exc:

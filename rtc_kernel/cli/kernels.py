@@ -33,7 +33,7 @@ def choose(name: str | None) -> discovery.LiveKernel:
 
 def address_of(kernel: discovery.LiveKernel) -> Address:
     """Where an own kernel's document is."""
-    return Address(kernel.url.rstrip("/"), kernel.token)
+    return Address.of(kernel)
 
 
 # --- list

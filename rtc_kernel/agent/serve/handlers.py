@@ -210,7 +210,7 @@ class PageHandler(Handler):
         secret = self.get_query_argument("token", None)
         if secret is not None:
             if self.server.verify(secret) is not None:
-                secure = self.request.headers.get("X-Forwarded-Proto") == "https"
+                secure = "https" in (self.request.protocol, self.request.headers.get("X-Forwarded-Proto"))
                 self.set_cookie(self.server.cookie, secret, path="", httponly=True, samesite="Strict", secure=secure)
             self.redirect("./")
             return

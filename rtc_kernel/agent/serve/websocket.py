@@ -25,6 +25,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Server:
         self._hosts = LOOPBACK | {settings.ip.lower()} | {_host_of(urlsplit(o).netloc) for o in self._origins}
         self._hosts -= WILDCARDS
         self._http: HTTPServer | None = None
+        self.tls = bool(settings.certfile)
 
     def __repr__(self) -> str:
         return f"<Server of {self.kernel} on port {self.port}: {len(self.peers)} peers>"
@@ -106,8 +108,9 @@ class Server:
             port: the wanted port; the setting unless given. 0: the system chooses.
 
         Raises:
-            SetupError: the address cannot be bound at all.
+            SetupError: the address cannot be bound at all, or the certificate cannot be used.
         """
+        tls = _tls_context(self.settings.certfile, self.settings.keyfile) if self.tls else None
         wanted, moved = self.settings.port if port is None else port, False
         try:
             listener = _bind(self.settings.ip, wanted)
@@ -126,6 +129,7 @@ class Server:
         )
         self._http = HTTPServer(
             application,
+            ssl_options=tls,
             max_header_size=self.settings.auth_bytes,
             max_body_size=self.settings.auth_bytes,
             idle_connection_timeout=self.settings.auth_s,
@@ -211,7 +215,12 @@ class Server:
     def url(self) -> str:
         """Where the page is, without a slash at the end."""
         host = socket.gethostname() if self.settings.ip in WILDCARDS else self.settings.ip
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether tokens may be read on their way: beyond loopback, and without TLS."""
+        return not self.tls and self.settings.ip.lower() not in LOOPBACK
 
     @property
     def cookie(self) -> str:
@@ -243,6 +252,19 @@ def _bind(ip: str, port: int) -> socket.socket:
     listener = socket.create_server((ip, port), family=family, backlog=128)
     listener.setblocking(False)
     return listener
+
+
+def _tls_context(certfile: str, keyfile: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile or None, password=_no_password)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise SetupError(f"the certificate {certfile} cannot be used ({exc})", "set certfile and keyfile") from exc
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("its key has a password")  # else OpenSSL would ask for it on the terminal
 
 
 # --- peers -------------------------------------------------------------------------------------------------
