@@ -112,8 +112,7 @@ def test_a_row_that_was_taken_cannot_be_changed_or_removed(document, name):
         lambda: peer.rows.update({"r1": Map({"action": "restart"})}),
     ):
         change()
-        received = peer.send()
-        assert received == room.Received((), 1)
+        assert peer.send() == room.Received((), 0 if name == "ada" else 1), "who repeats its own is not blamed"
         peer.sync()
         assert peer.rows["r1"].to_py() == {"action": "execute", "code": "1", **AGENT}
 
@@ -174,7 +173,7 @@ def test_a_value_that_is_added_later_is_taken_out_too(document):
     document.put([Request(id="r1", action="input", by="ada", columns={"execution": "e"}, state=RequestState.REFUSED)])
     peer.sync()
     peer.rows["r1"]["value"] = "typed late"
-    assert peer.send().undone_count == 1
+    assert peer.send() == room.Received((), 0)
     assert b"typed late" not in document.take_update()
     assert b"typed late" not in document.diff(b"\x00")
 
@@ -213,15 +212,14 @@ def test_a_replica_of_an_earlier_epoch_is_refused_and_one_with_rows_of_its_own_i
     assert next_one.diff(offline.get_state())
 
 
-def test_a_hole_before_an_update_is_malformed_and_nothing_is_applied(document):
+def test_an_update_with_a_hole_before_it_is_passed_over_and_comes_again_with_what_got_lost(document):
     peer = Peer(document)
     peer.rows["r1"] = Map({"action": "execute", "code": "1"})
     state = peer.doc.get_state()
     peer.rows["r2"] = Map({"action": "execute", "code": "2"})
-    with pytest.raises(RemoteError) as error:
-        document.receive(peer.doc.get_update(state), "ada")
-    assert error.value.reason is Reason.MALFORMED
+    assert document.receive(peer.doc.get_update(state), "ada").rows == ()
     assert not document.worn
+    assert [row.id for row in peer.send().rows] == ["r1", "r2"]
 
 
 def test_an_update_that_rests_on_what_nobody_has_wears_the_document_out(document):

@@ -41,6 +41,7 @@ from ..tables import (
 from ..wire import Codec, Message, new_header
 from .act import queries, rows, scheduler
 from .keep.store import Store
+from .mirror.executions import REPLY_S
 from .requests import Received, RequestsDocument
 from .serve.access import Role
 
@@ -206,10 +207,20 @@ class Actions:
             self._silent.discard(message.parent_id)
             status = str(message.content.get("status"))
             self._do(self._scheduler.receive_reply(message.parent_id, status, time.time()))
+        elif channel is Channel.IOPUB and message.type == "status" and message.parent_id in self._silent:
+            if message.content.get("execution_state") == "idle":
+                asyncio.get_running_loop().call_later(REPLY_S, self._give_up, message.parent_id)
         elif channel is Channel.IOPUB and (kind := _COMM_KINDS.get(message.type)):
             comm = message.content.get("comm_id")
             if isinstance(comm, str) and comm.startswith(link.QUERY_COMM_PREFIX):
                 self._ask(self._queries.receive_comm(comm, kind, message.content.get("data"), time.time()))
+
+    def _give_up(self, execution: str) -> None:
+        """A silent run whose reply would be there by now: it was interrupted before its code began."""
+        if execution in self._silent:
+            self._silent.discard(execution)
+            lost = PutExecution(execution, {"state": ExecutionState.LOST})
+            self._do(self._scheduler.receive_changes([lost], time.time()))
 
     def receive_revoked(self, name: str) -> None:
         """A link was withdrawn: what its peers asked for and was not sent is taken back."""

@@ -55,7 +55,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Received:
     """What one update of a peer did. ``rows``: the new ones, in the order in which the peer wrote them.
-    ``undone_count``: how many changes of what is not the peer's were taken back."""
+    ``undone_count``: how many changes of what is not the peer's own were taken back."""
 
     rows: tuple[Row, ...]
     undone_count: int
@@ -139,6 +139,10 @@ class RequestsDocument:
                 where :attr:`worn` is true afterwards.
         """
         coverage = yproto.read_coverage(update)
+        if any(start > self._clocks.get(client, 0) for client, start, _ in coverage.structs):
+            # What was before it got lost with an earlier connection. A stock client writes on before it has answered
+            # what we lack; the answer has all of it.
+            return Received((), 0)
         self._authorise(coverage, by)
         if not coverage.structs and not coverage.deletes:
             return Received((), 0)
@@ -154,17 +158,16 @@ class RequestsDocument:
                 self._broken = True
                 raise RemoteError(Reason.MALFORMED, "an update that rests on others that did not come")
             self._clocks[client] = clocks[client]
-        return self._read(coverage)
+        return self._read(coverage, by)
 
     def _authorise(self, coverage: yproto.Coverage, by: str) -> None:
         new: set[int] = set()
-        for client, start, end in coverage.structs:
-            clock = self._clocks.get(client, 0)
-            if end <= clock:
+        for client, _, end in coverage.structs:
+            if end <= self._clocks.get(client, 0):
                 continue  # known: an echo, or what a reconnecting peer sends again
-            if start > clock:
-                raise RemoteError(Reason.MALFORMED, "an update with a hole before it")
-            if is_client_id(self.kernel, client) or self._owners.get(client, by) != by:
+            if client != self._doc.client_id and is_client_id(self.kernel, client):
+                raise RemoteError(Reason.WRONG_EPOCH, "an update of an earlier life of this document")
+            if client == self._doc.client_id or self._owners.get(client, by) != by:
                 raise RemoteError(Reason.READ_ONLY, "an update in the name of somebody else")
             if client not in self._owners:
                 new.add(client)
@@ -175,7 +178,7 @@ class RequestsDocument:
         if new:
             self._owned[by] = self._owned.get(by, 0) + len(new)
 
-    def _read(self, coverage: yproto.Coverage) -> Received:
+    def _read(self, coverage: yproto.Coverage, by: str) -> Received:
         events, self._events = self._events, []
         added: dict[str, None] = {}
         touched: set[str] = set()
@@ -198,13 +201,15 @@ class RequestsDocument:
             for key in order:
                 if key in self._rows:
                     rows.append(Row(key, self._take(key)))
-            undone = touched - added.keys()
-            for key in undone:
+            undone_count = int(self._meta_touched)
+            for key in touched - added.keys():
+                shown = self._shown.get(key)
+                # Who writes a row of its own again, as after a lost connection, does what it should.
+                undone_count += shown is not None and shown.by != by
                 self._restore(key)
             if self._meta_touched:
                 self._write_meta()
         self._events.clear()  # our own
-        undone_count = len(undone) + self._meta_touched
         self._meta_touched = False
         return Received(tuple(rows), undone_count)
 
