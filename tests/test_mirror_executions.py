@@ -374,6 +374,20 @@ def test_an_unseen_row_without_idle_is_lost_when_the_next_begins() -> None:
     assert (m.row("a").state, m.row("b").state) == (State.LOST, State.RUNNING)
 
 
+def test_of_what_a_killed_kernel_may_have_begun_nobody_knows() -> None:
+    """Its last messages die with it, so the next in line may have begun; so may what was sent for rows, being quick."""
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), request("b"), request("c"), request("d", metadata={"rtc_request": "r1"}))
+    m.child("exited", exit_code=-9)
+    assert [m.row(i).state for i in "abcd"] == [State.LOST, State.LOST, State.ABORTED, State.LOST]
+
+
+def test_what_ran_when_the_kernel_went_is_lost_whatever_is_said_to_its_client() -> None:
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), reply("a", "aborted"), status("a", "idle"))
+    assert m.row("a").state is State.LOST
+
+
 def test_the_kernels_end_ends_every_row() -> None:
     m = Mirrored()
     m.feed(request("a"), begun("a"), request("b"), *whole("c"))

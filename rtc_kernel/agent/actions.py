@@ -75,6 +75,9 @@ class House(Protocol):
     def put(self, changes: list[Change]) -> None:
         """Write changes that did not come of a record."""
 
+    def keep(self) -> None:
+        """Give the store what was mirrored."""
+
     def record_unsent(self, execution: str, request: Request, state: ExecutionState) -> list[Change]:
         """The row of an execution that never went to the kernel."""
 
@@ -279,10 +282,15 @@ class Actions:
         """Commit what is to be kept; then show it, and do the rest, in order."""
         if not commands:
             return
+        for command in commands:
+            if isinstance(command, scheduler.Record):
+                self._house.put(self._house.record_unsent(command.execution, command.request, command.state))
         kept = [command.request for command in commands if isinstance(command, scheduler.Put) and command.stored]
         if not kept:
             self._done(commands)
             return
+        if any(request.state is RequestState.DONE and request.execution is not None for request in kept):
+            self._house.keep()  # the execution's end comes into the file before the request's
         loop = asyncio.get_running_loop()
         pending: list[Sequence[scheduler.Command]] = [commands]
 
@@ -325,8 +333,6 @@ class Actions:
 
     def _do_here(self, command: scheduler.Command) -> None:
         match command:
-            case scheduler.Record(execution, request, state):
-                self._house.put(self._house.record_unsent(execution, request, state))
             case scheduler.Answer():
                 self._house.put(self._house.stop_asking())
             case scheduler.Ask(request):
@@ -349,7 +355,9 @@ class Actions:
                 self._house.forget_before(request.columns["before"])
             case scheduler.Close(by):
                 self._house.close_writers(by, Reason.QUOTA)
-            case scheduler.Put() | scheduler.Submit() | scheduler.Interrupt() | scheduler.Restart():
+            case (
+                scheduler.Put() | scheduler.Record() | scheduler.Submit() | scheduler.Interrupt() | scheduler.Restart()
+            ):
                 pass
             case _:
                 assert_never(command)

@@ -329,7 +329,7 @@ class App:
         if not self._child_exited:
             self._relay_vanished()
         self._flush()
-        self._keep()
+        self.keep()
         discovery.remove(str(self.info["kernel_id"]))
         await self.comm.stop()
         stopping = asyncio.get_running_loop().create_task(self.server.stop(), name="rtc-stop")
@@ -407,7 +407,7 @@ class App:
         self._seq = record.seq
         if record.seq <= self._careful_until:
             self._flush()
-            self._keep()
+            self.keep()
             return True
         return False
 
@@ -475,9 +475,9 @@ class App:
             self._rebuild(self._seq)
         self._pace.wrote(time.monotonic())
         if self._keep_timer is None:
-            self._keep_timer = asyncio.get_running_loop().call_later(self.settings.store_delay_s, self._keep)
+            self._keep_timer = asyncio.get_running_loop().call_later(self.settings.store_delay_s, self.keep)
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """Give the store what was mirrored, with the state of the mirror that belongs to it. Once for many flushes:
         the state costs more than a row."""
         if self._keep_timer is not None:
@@ -590,7 +590,7 @@ class App:
         """Let the store have what was mirrored; where the disk fails, the reader gets what there is."""
 
         async def keep() -> None:
-            self._keep()
+            self.keep()
 
         asyncio.run_coroutine_threadsafe(keep(), self._loop).result()
         with contextlib.suppress(sqlite3.Error):
@@ -718,17 +718,17 @@ class App:
                 while self.mirror.open_before(msg_id):
                     self._news.clear()
                     await self._news.wait()
-        self._keep()
+        self.keep()
         with contextlib.suppress(sqlite3.Error):  # health says it; the answer is what there is
             await asyncio.to_thread(self.store.flush)
 
     async def clear_history(self, before: float | None = None) -> int:
         """Forget what is finished (and finished before), and begin an epoch without it; how many executions went."""
         async with self._clearing:
-            self._keep()
+            self.keep()
             try:
                 count = await asyncio.wrap_future(self.store.clear(before))
-                self._keep()
+                self.keep()
                 await asyncio.to_thread(self.store.flush)
             except sqlite3.Error as exc:
                 raise SetupError(f"the history cannot be written ({exc})", "free or repair the disk") from exc

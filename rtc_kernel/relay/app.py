@@ -510,7 +510,7 @@ class Relay:
         if not restart.answered:
             restart.answered = True
             restart.gone_at, restart.quiet_at = now, now + DRAIN_QUIET_S  # until these, too, have passed
-            self.spool.turn(time.time(), "restarting", self.child.pid)
+            self.spool.turn(time.time(), "restarting", self.child.pid, self.child.exit_code)
             self._former_session, self._welcomed = self.intercept.session or None, False
             self._do(self.intercept.receive_exit())
             self._write_soon(0.0)

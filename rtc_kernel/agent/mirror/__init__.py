@@ -105,7 +105,8 @@ class Mirror:
         changes, ended = self._life.receive_child(child)
         if not ended:
             return changes
-        return [*self._end_life(child.at, seen=child.event != "started"), *changes]
+        killed = child.exit_code is None or child.exit_code < 0
+        return [*self._end_life(child.at, seen=child.event != "started", killed=killed), *changes]
 
     def receive_gap(self, gap: Gap) -> list[Change]:
         """Messages that passed and cannot be mirrored: named in ``meta.gap`` and in each open row."""
@@ -170,7 +171,7 @@ class Mirror:
             changes, replaced = self._life.receive_status(message, at)
             if message.content.get("execution_state") == "idle":
                 changes = [*self._executions.receive_idle(parent_id, at), *changes]
-            return [*self._end_life(at, seen=False), *changes] if replaced else changes
+            return [*self._end_life(at, seen=False, killed=True), *changes] if replaced else changes
         if kind == "execute_input":
             return self._executions.receive_input(message, at, self._life.generation)
         private = run is not None and run.private
@@ -228,8 +229,8 @@ class Mirror:
         output = read_output("display_data", message.content, at, self._limits, changes)
         return changes + self._displays.update(display_id, to_display(output))
 
-    def _end_life(self, at: float, *, seen: bool) -> list[Change]:
-        return [*self._executions.end_all(at, seen=seen), *self._comms.close_all(at)]
+    def _end_life(self, at: float, *, seen: bool, killed: bool) -> list[Change]:
+        return [*self._executions.end_all(at, seen=seen, killed=killed), *self._comms.close_all(at)]
 
     def open_before(self, msg_id: str) -> bool:
         """Whether an execution whose request came before this one's has not ended yet."""

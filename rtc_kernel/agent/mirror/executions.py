@@ -71,6 +71,7 @@ class Run:
     Attributes:
         shell: its subshell, empty for the main shell.
         seen: its request passed us, so there will be a reply.
+        of_row: it was sent for a row of ``requests``.
         reply: the reply's ``status``, empty before it came; ``reply_error`` is what it says of the error.
         failure: what an ``error`` output said, for rows without a reply.
         idle, idle_at: the kernel is through with it, and since when.
@@ -83,6 +84,7 @@ class Run:
     seq: int
     shell: str = ""
     seen: bool = True
+    of_row: bool = False
     private: bool = False
     state: ExecutionState = _QUEUED
     execution_count: int | None = None
@@ -107,6 +109,7 @@ class Run:
 _PLAIN = (
     "shell",
     "seen",
+    "of_row",
     "private",
     "execution_count",
     "reply",
@@ -178,11 +181,12 @@ class Executions:
             run.private = run.private or is_private(code)
             columns = {"queued_at": at} | _given(private=run.private)
         run.seen = True
-        cell = get_text(message.metadata, "cellId")
+        cell, request = (get_text(message.metadata, name) for name in ("cellId", "rtc_request"))
+        run.of_row = request != ""
         columns |= _given(
             cell=cell,
             notebook=get_text(message.metadata, "rtc_notebook") or notebook_of(cell) or self.notebook,
-            request=get_text(message.metadata, "rtc_request"),
+            request=request,
             code="" if run.private else code,
             submitted_by=get_text(message.header, "username"),
             client=get_text(message.header, "session"),
@@ -360,12 +364,23 @@ class Executions:
         run.private, run.failure, run.asked = True, None, None
         return run, [PutExecution(msg_id, {"private": True, "code": "", "error": None, "input": None})]
 
-    def end_all(self, at: float, *, seen: bool) -> list[Change]:
-        """The kernel's life is over. ``seen``: we saw all of it, so what had not begun never did."""
+    def end_all(self, at: float, *, seen: bool, killed: bool) -> list[Change]:
+        """The kernel's life is over.
+
+        Args:
+            seen: we saw all of it, so what had not begun never did.
+            killed: but for the last moments, which a process that is killed takes with it. So of the next in line
+                nobody knows, nor of what was sent for rows: those are quick, or would not have been sent yet.
+        """
         changes: list[Change] = []
+        lines: set[str] = set()  # the shells whose next in line was met
         for run in list(self._open.values()):
             begun = run.state is _RUNNING or run.reply not in ("", "aborted", "abort") or run.gap
-            changes += self._end(run, ExecutionState.LOST if begun or not seen else ExecutionState.ABORTED, at)
+            unknown = killed and (run.of_row or run.shell not in lines)
+            if not begun:
+                lines.add(run.shell)
+            state = ExecutionState.LOST if begun or unknown or not seen else ExecutionState.ABORTED
+            changes += self._end(run, state, at)
         self._silent.clear()
         return changes
 
@@ -400,6 +415,8 @@ class Executions:
             return []
         error: Json | None = None
         match run.reply:
+            case "aborted" | "abort" if run.state is _RUNNING:
+                state = ExecutionState.LOST  # said in the place of a kernel that went while it ran
             case "aborted" | "abort":
                 state = ExecutionState.ABORTED
             case "ok":
