@@ -947,11 +947,11 @@ class Document:
         """A connection to the requests, and another one when it is lost, until cancelled or refused for good."""
         backoff = Backoff()
         while self._error is None:
-            worked = False
+            worked, address = False, self.address
             try:
-                health = await call(self.address, "GET", "/api/health")
+                health = await call(address, "GET", "/api/health")
                 room, epoch = f"{self._shown.kernel_id}/requests", str(health.get("requests_epoch", ""))
-                socket = await self._dial(self.address, room, epoch)
+                socket = await self._dial(address, room, epoch)
                 try:
                     worked = await requester.run(socket, epoch)
                 finally:
@@ -960,7 +960,7 @@ class Document:
                 if reason in _FINAL:
                     raise _RefusedForGoodError(reason)
             except _RefusedForGoodError as exc:
-                self._refuse(self.address, exc.reason)
+                self._refuse(address, exc.reason)
             except _TROUBLE as exc:
                 log.debug("%r: %s", requester, exc)
             if self._error is None:
@@ -1060,10 +1060,13 @@ class Document:
             reader.wake()
 
     def _refuse(self, address: Address, reason: Reason) -> bool:
-        """The server will not have us. A kernel of our own may only have changed its token meanwhile: then true."""
-        with suppress(SetupError):
-            if Address.resolve(self._target, self._token) != address:
-                return True
+        """The server will not have us; whether to try again at once. A kernel of our own may have another token and
+        another place after it was started again, and its file says so sooner or later."""
+        is_own = self._token is None and not self._target.startswith(("http://", "https://"))
+        if is_own and reason in (Reason.UNAUTHORIZED, Reason.NO_SUCH_ROOM):
+            with suppress(SetupError):
+                return Address.resolve(self._target) != address
+            return False
         self.fail(SetupError(CLOSE_CODES[reason][1].rstrip(".").lower(), _FINAL[reason]))
         return False
 
