@@ -20,9 +20,10 @@ from rich.table import Table
 
 import rtc_kernel
 
-from . import executing, following, joining, resting, starting
+from . import acting, executing, following, joining, resting, starting
 from .figures import Line, Plan
 from .kernels import LOG, private_home
+from .peers import ADAPTERS
 
 BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "execute": executing.round_trips,
@@ -32,8 +33,14 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "flood-peer": following.flood,
     "ticks": following.ticks,
     "join": joining.late,
+    "act": acting.visible,
+    "rows": acting.rows,
+    "interrupt": acting.interrupt,
     "memory": resting.memory,
 }
+PEERS = {adapter.name: acting.beside(adapter) for adapter in ADAPTERS}
+"""Other systems beside ours: only with ``--peers``, or by name; one that is not to be had here is no failure."""
+
 COLUMNS = ("", "bare", "rtc", "compared", "rounds from … to", "target", "")
 PACKAGES = ("ipykernel", "jupyter_client", "pyzmq", "pycrdt", "tornado")
 
@@ -45,29 +52,34 @@ def main() -> int:
     machine = describe_machine()
     lines: list[Line] = []
     failures: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    names = options.names or [*BENCHMARKS, *(PEERS if options.peers else ())]
     with private_home() as home:
-        for name in options.names or BENCHMARKS:
+        for name in names:
             with say.status(name) as status:
 
                 def tell(words: str, name: str = name) -> None:
                     status.update(f"{name}: {words}")
 
                 try:
-                    found = BENCHMARKS[name](Plan(rounds=options.rounds, scale=options.scale, tell=tell))
+                    measure = {**BENCHMARKS, **PEERS}[name]
+                    found = measure(Plan(rounds=options.rounds, scale=options.scale, tell=tell))
                 except Exception as exc:  # the other benchmarks can still be measured
-                    failures[name] = f"{type(exc).__name__}: {exc}"
-                    say.print_exception()
+                    (notes if name in PEERS else failures)[name] = f"{type(exc).__name__}: {exc}"
+                    if name in failures:
+                        say.print_exception()
                     continue
             lines += found
             for line in found:
                 words = "  ".join(cell for cell in line.cells() if cell)
                 say.print(words, markup=False, highlight=False, soft_wrap=True)
-        complaints = read_complaints(home / LOG, everything=bool(failures))
+        complaints = read_complaints(home / LOG, everything=bool(failures or notes))
         say.print("\n".join(complaints), markup=False, highlight=False, soft_wrap=True, end="\n" if complaints else "")
     machine["load_after"] = load()
-    show(lines, failures, machine, markdown=options.markdown)
+    show(lines, failures, notes, machine, markdown=options.markdown)
     if options.json:
-        value = {"machine": machine, "lines": [line.to_json() for line in lines], "failures": failures}
+        found_lines = [line.to_json() for line in lines]
+        value = {"machine": machine, "lines": found_lines, "failures": failures, "notes": notes}
         Path(options.json).write_text(json.dumps(value, indent=1), encoding="utf-8")
     return 1 if failures else 0
 
@@ -75,14 +87,15 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join(BENCHMARKS)}; all unless given")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join([*BENCHMARKS, *PEERS])}")
+    parser.add_argument("--peers", action="store_true", help="other systems too, each installed in a venv of its own")
     parser.add_argument("--rounds", type=int, help="instead of each benchmark's own number")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply all sizes, e.g. 0.01 for a trial")
     parser.add_argument("--json", metavar="FILE", help="write everything, with the rounds, to a file")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {' '.join(BENCHMARKS)}")
+    if unknown := set(options.names) - {*BENCHMARKS, *PEERS}:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {' '.join([*BENCHMARKS, *PEERS])}")
     return options
 
 
@@ -121,7 +134,9 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
 
 
-def show(lines: list[Line], failures: dict[str, str], machine: dict[str, str], *, markdown: bool) -> None:
+def show(
+    lines: list[Line], failures: dict[str, str], notes: dict[str, str], machine: dict[str, str], *, markdown: bool
+) -> None:
     """Print the table and what it belongs to."""
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE)
     for index, column in enumerate(COLUMNS):
@@ -133,6 +148,8 @@ def show(lines: list[Line], failures: dict[str, str], machine: dict[str, str], *
         table.add_row(name, *[""] * (len(COLUMNS) - 2), f"not measured: {escape(reason)}", style="bold red")
     wide = Console(width=160) if not sys.stdout.isatty() else Console()
     wide.print(table)
+    for name, reason in notes.items():
+        wide.print(f"{name}: not measured: {reason}", markup=False, highlight=False, soft_wrap=True)
     for key, value in machine.items():
         wide.print(f"{key.replace('_', ' ')}: {value}", markup=False, highlight=False)
 

@@ -23,6 +23,9 @@ SETTLE_S = 0.05
 """Pause between two samples, so that what one kernel does afterwards is not paid by the other one's sample. Longer
 than ``store_delay_s``: the rows of the sample before are on disk by then."""
 
+DRAIN_MS = 100
+"""What has not come after such a pause does not come."""
+
 TIMEOUT_S = 120.0
 
 LOG = "kernels.log"
@@ -115,6 +118,14 @@ class Kernel:
         if reply["content"]["status"] != "ok":
             raise RuntimeError(f"the cell failed: {reply['content']}")
         return Run(submitted_ns, took_ns, lines)
+
+    def drain(self) -> None:
+        """Read what came for its client by somebody else's runs, or by runs that were not waited for, and wait until
+        it runs nothing."""
+        for channel in (self.client.iopub_channel, self.client.shell_channel):
+            while channel.socket.poll(DRAIN_MS):
+                channel.get_msg(timeout=0)
+        self.execute("pass")
 
     def live(self) -> discovery.LiveKernel:
         """Where its document is; waits until the agent has said so."""

@@ -1015,18 +1015,21 @@ class Document:
     async def _dial(self, address: Address, room: str, epoch: str) -> WebSocketClientConnection:
         path = "/".join(quote(part, safe="") for part in room.split("/"))
         url = f"ws{address.url.removeprefix('http')}/rooms/{path}?{urlencode({'epoch': epoch})}"
+        request = HTTPRequest(
+            url,
+            headers=address.headers(),
+            ssl_options=address.trust(),
+            connect_timeout=REQUEST_S,
+            request_timeout=REQUEST_S,
+        )
+        connecting = asyncio.ensure_future(
+            websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES, ping_interval=PING_S)
+        )
         try:
-            return await websocket_connect(
-                HTTPRequest(
-                    url,
-                    headers=address.headers(),
-                    ssl_options=address.trust(),
-                    connect_timeout=REQUEST_S,
-                    request_timeout=REQUEST_S,
-                ),
-                max_message_size=MAX_MESSAGE_BYTES,
-                ping_interval=PING_S,
-            )
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_hang_up_late)
+            raise
         except HTTPClientError as exc:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
             if reason is None:
@@ -1085,6 +1088,12 @@ class Document:
         if self._requester is not None:
             self._requester.fail(LocalError("the document was closed while a request waited"))
         self._set_connected(False)
+
+
+def _hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+    """Close a connection that nobody waits for any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        _hang_up(connecting.result())
 
 
 def _hang_up(socket: WebSocketClientConnection) -> None:

@@ -105,6 +105,30 @@ class RTCKernel(Configurable):
     store_delay_s = Float(
         0.02, min=0.0, max=5.0, help="Seconds that rows may wait so that many are stored at once."
     ).tag(config=True)
+    store_execution_bytes = Int(
+        1 << 30,
+        min=64 * KiB,
+        max=1 << 40,
+        help="Bytes of one execution that are stored; text beyond is left out, and the row says how much.",
+    ).tag(config=True)
+    keep_days = Float(
+        0.0,
+        min=0.0,
+        max=100_000.0,
+        help="Days after which a finished execution leaves the history. 0: it stays.",
+    ).tag(config=True)
+    keep_executions = Int(
+        0,
+        min=0,
+        max=1 << 31,
+        help="Executions that stay in one kernel's history; beyond, the oldest finished leave. 0: any number.",
+    ).tag(config=True)
+    keep_bytes = Int(
+        4 << 30,
+        min=0,
+        max=1 << 44,
+        help="Bytes of one kernel's history; beyond, the oldest finished executions leave. 0: any size.",
+    ).tag(config=True)
 
     # --- the document
     window_executions = Int(
@@ -112,6 +136,40 @@ class RTCKernel(Configurable):
         min=1,
         max=100_000,
         help="Executions that stay in the live document; older ones are in the history.",
+    ).tag(config=True)
+    window_bytes = Int(
+        32 * MiB,
+        min=MiB,
+        max=1 << 31,
+        help="Bytes of executions that stay in the live document, about. Beyond, the oldest finished ones leave, first "
+        "those that are not the latest of their cell; they are in the history.",
+    ).tag(config=True)
+    stream_bytes = Int(
+        MiB,
+        min=64 * KiB,
+        max=256 * MiB,
+        help="Bytes of one execution's text in the live document. Beyond, the first half and the newest half stay; the "
+        "history has the whole.",
+    ).tag(config=True)
+    outputs_per_execution = Int(
+        1000,
+        min=2,
+        max=100_000,
+        help="Outputs of one execution in the live document. Beyond, the first half and the newest half stay; the "
+        "history has them all.",
+    ).tag(config=True)
+    execution_bytes = Int(
+        MiB,
+        min=KiB,
+        max=256 * MiB,
+        help="Bytes of values kept in the outputs of one execution. Beyond, a value above 1 KiB is a blob.",
+    ).tag(config=True)
+    epoch_bytes = Int(
+        512 * KiB,
+        min=64 * KiB,
+        max=1 << 30,
+        help="Bytes that a first sync may carry of what was deleted, about. Beyond, the live document begins a new "
+        "epoch once nothing was written for 1 s, at four times as many at once; peers sync again.",
     ).tag(config=True)
     inline_bytes = Int(
         64 * KiB,

@@ -30,6 +30,8 @@ from typing import Any, assert_never
 
 from pycrdt import Array, Doc, Map, Text
 
+from . import bounds
+from .bounds import Bounds, Extent, weigh
 from .errors import LocalError
 from .tables import (
     COMM_MESSAGES_KEPT,
@@ -74,6 +76,11 @@ MAX_INT = (1 << 53) - 1
 HANDLES_KEPT = 64
 """For how many executions the handles of rows and streams are kept, so that an append costs no look-up."""
 
+DEAD_ITEM_BYTES = 15
+"""What a first sync carries of a value, an output or a segment that is not there any more. Measured with pycrdt 0.14:
+13 to 17 bytes (and 200 to 350 bytes of memory). Of text that was overwritten in place, and of what stood inside a row
+that went, nothing stays."""
+
 _SEGMENT_CHARS = 4096
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -85,142 +92,273 @@ YDoc = Doc[Any]
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-class _Stream:
-    """Handles on one stream: its segments, the last of them, and how many bytes that has."""
+class _Text:
+    """The text of one stream: handles on its segments and the last of them, and what is not in the document yet.
 
-    __slots__ = ("count", "last", "last_bytes", "segments")
+    New segments wait until the end of the batch: of a flood most are beyond the bounds by then, and never written.
+    """
+
+    __slots__ = ("last", "new", "segments")
 
     def __init__(self, segments: YArray) -> None:
         self.segments = segments
-        self.count = len(segments)
-        self.last: Text | None = segments[self.count - 1] if self.count else None
-        self.last_bytes = 0 if self.last is None else len(self.last)
+        self.last: Text | None = segments[len(segments) - 1] if len(segments) else None
+        self.new: list[str] = []
 
-    def write(self, segment: int, keep: int | None, text: str) -> None:
-        """See :class:`rtc_kernel.tables.WriteText`."""
-        if segment > self.count:
-            raise LocalError(f"segment {segment} of a stream that has {self.count}")
-        if segment < self.count - 1:
-            del self.segments[segment + 1 :]
-            self.count = segment + 1
-            self.last = self.segments[segment]
-            self.last_bytes = len(self.last)
-        if segment == self.count or self.last is None:
-            self.segments.append(Text(text))
-            self.last = self.segments[self.count]
-            self.last_bytes = _size(text)
-            self.count += 1
-            return
-        if keep is not None:
-            # Offsets of a Text are UTF-8 bytes; one inside a character would panic.
-            kept = _size(str(self.last)[:keep])
-            if kept < self.last_bytes:
-                del self.last[kept : self.last_bytes]
-                self.last_bytes = kept
-        if text:
-            self.last.insert(self.last_bytes, text)
-            self.last_bytes += _size(text)
+    def write(self, stream: bounds.Stream, segment: int, keep: int | None, text: str) -> int:
+        """See :class:`rtc_kernel.tables.WriteText`. Returns how many segments went from the document."""
+        gone = 0
+        if segment > stream.count:
+            if not stream.is_loaded:
+                raise LocalError(f"segment {segment} of a stream that has {stream.count}")
+            held = len(stream.sizes)
+            first = stream.skip(segment)
+            gone = self.remove(first, held - first, held)
+        index = stream.index(segment)
+        if index is None or segment < stream.count - 1:
+            held = len(stream.sizes)
+            first = stream.truncate(segment if index is None else segment + 1)
+            gone = self.remove(first, held - first, held)
+        if segment == stream.count:
+            self.new.append(text)
+            stream.append(_size(text))
+        elif self.new:
+            self.new[-1] = (self.new[-1] if keep is None else self.new[-1][:keep]) + text
+            stream.resize(_size(self.new[-1]))
+        elif self.last is not None:
+            size = stream.sizes[-1]
+            if keep is not None:
+                # Offsets of a Text are UTF-8 bytes; one inside a character would panic.
+                kept = _size(str(self.last)[:keep])
+                if kept < size:
+                    del self.last[kept:size]
+                    size = kept
+            if text:
+                self.last.insert(size, text)
+            stream.resize(size + _size(text))
+        return gone
+
+    def remove(self, index: int, count: int, held: int) -> int:
+        """Take segments away, of ``held`` that there are. Returns how many of them were in the document."""
+        written = held - len(self.new)
+        gone = max(0, min(count, written - index))
+        del self.new[max(0, index - written) : max(0, index + count - written)]
+        if gone:
+            del self.segments[index : index + gone]
+            if index + gone == written:
+                self.last = self.segments[index - 1] if index else None
+        return gone
+
+    def finish(self) -> None:
+        """Write the new segments."""
+        if self.new:
+            self.segments.extend([Text(text) for text in self.new])
+            self.last = self.segments[len(self.segments) - 1]
+            self.new.clear()
 
 
 class _Row:
-    """Handles on one execution: its row, its outputs, its streams by position."""
+    """Handles on one execution: its row, its outputs, the text of its streams by index."""
 
-    __slots__ = ("outputs", "row", "streams")
+    __slots__ = ("outputs", "row", "texts")
 
     def __init__(self, row: YMap) -> None:
         self.row = row
         self.outputs: YArray = row["outputs"]
-        self.streams: dict[int, _Stream] = {}
+        self.texts: dict[int, _Text] = {}
+
+    def text(self, index: int) -> _Text:
+        """Of the stream at this index."""
+        text = self.texts.get(index)
+        if text is None:
+            text = self.texts[index] = _Text(self.outputs[index]["text"])
+        return text
+
+    def leave_out(self, index: int, count: int) -> None:
+        """So many outputs went from there on."""
+        before = {at: text for at, text in self.texts.items() if at < index}
+        behind = {at - count: text for at, text in self.texts.items() if at >= index + count}
+        self.texts = before | behind
+
+    def finish(self) -> None:
+        """Write the text that waits; only the last stream will be written to again."""
+        for text in self.texts.values():
+            text.finish()
+        if len(self.texts) > 1:
+            last = max(self.texts)
+            self.texts = {last: self.texts[last]}
+
+
+class Prepared:
+    """A whole execution as it is to lie in the document: what is beyond the bounds is left out already.
+
+    Args:
+        segments: the segments of its streams by position, where a cursor of the mirror refers to them; any other
+            stream's text is cut into segments here. A number stands for a segment of so many bytes that was not read,
+            because it is left out in any case.
+    """
+
+    __slots__ = ("execution", "extent", "gaps", "outputs")
+
+    def __init__(
+        self, execution: Execution, segments: Mapping[int, Iterable[str | int]] | None, limits: Bounds
+    ) -> None:
+        self.execution = execution
+        extent = self.extent = Extent(limits)
+        for name, value in _to_columns(execution, ("outputs", "metadata")).items():
+            if value is not None:
+                extent.put_column(name, weigh(value))
+        for name, value in execution.metadata.items():
+            extent.put_column(f"metadata.{name}", weigh(value))
+        self.outputs: list[tuple[Output, list[str | int]]] = []
+        for position, output in enumerate(execution.outputs):
+            parts = _segments(output, (segments or {}).get(position))
+            self.outputs.append((output, parts))
+            extent.add_output(_weigh_output(output), is_stream=output.output_type == "stream")
+            if output.output_type == "stream":
+                stream = extent.stream(position)
+                for part in parts:
+                    stream.append(part if isinstance(part, int) else _size(part))
+                stream.is_loaded = True
+                extent.count_text(stream, 0, 0)
+        self._settle()
+
+    def __repr__(self) -> str:
+        return f"<Prepared {self.execution.id}: {self.extent!r}>"
+
+    def _settle(self) -> None:
+        cut = self.extent.settle()
+        if cut.outputs is not None:
+            index, count = cut.outputs
+            del self.outputs[index : index + count]
+        for at, index, count in cut.segments:
+            del self.outputs[at][1][index : index + count]
+        self.gaps = {at: _gap(stream) for at, stream in self.extent.changed_streams()}
+
+    def to_map(self) -> YMap:
+        """The row."""
+        columns = _to_columns(self.execution, ("outputs", "metadata"))
+        row = _columns({**columns, "omitted_outputs": self.extent.omitted_outputs or None})
+        row["metadata"] = Map(clean(self.execution.metadata))
+        row["outputs"] = Array(
+            [_output(output, parts, self.gaps.get(at)) for at, (output, parts) in enumerate(self.outputs)]
+        )
+        return Map(row)
 
 
 class Writer:
-    """Writes changes into one document, of which it is the only writer.
+    """Writes changes into one document, of which it is the only writer, and keeps each execution within its bounds.
 
-    It owns handles on the rows that were last written; whoever takes a row away must say so through
-    :meth:`remove_execution`.
+    It owns the numbers of what is in the document (an :class:`~rtc_kernel.bounds.Extent` per execution) and handles
+    on the rows that were last written; whoever takes a row away must say so through :meth:`remove_execution`.
+
+    Attributes:
+        dead_bytes: what a first sync carries of things that are not there any more, about. The garbage collection
+            of Yjs keeps of each an empty item, and joins items that were written one after another.
     """
 
-    def __init__(self, doc: YDoc) -> None:
-        self.meta, self.kernels, self.executions, self.comms, self.queries, self.cells = roots(doc)
+    def __init__(self, doc: YDoc, limits: Bounds | None = None) -> None:
+        self.limits = limits or Bounds()
+        self._extents: dict[str, Extent] = {}
         self._rows: OrderedDict[str, _Row] = OrderedDict()
+        self._dead: dict[str, int] = {}  # by execution: all of it goes when the row goes
+        self._last_written: object = None
+        self._open(doc)
 
     def __repr__(self) -> str:
-        return f"<schema.Writer {len(self._rows)} rows at hand>"
+        return f"<schema.Writer {len(self._extents)} rows, {len(self._rows)} at hand, {self.dead_bytes} bytes dead>"
+
+    def _open(self, doc: YDoc) -> None:
+        self.meta, self.kernels, self.executions, self.comms, self.queries, self.cells = roots(doc)
+        self.dead_bytes = 0
+        self._rows.clear()
+        self._dead.clear()
+
+    def move(self, doc: YDoc) -> None:
+        """Go on in another document, which gets a copy of everything, without anything dead. Inside a transaction
+        of the other one."""
+        before = (self.meta, self.kernels, self.executions, self.comms, self.queries, self.cells)
+        self._open(doc)
+        for source, target in zip(before, roots(doc), strict=True):
+            for key in list(source.keys()):
+                target[key] = _copy(source[key])
+
+    def size_of(self, execution: str) -> int:
+        """Bytes of a row in the document, an estimate; 0 where there is none."""
+        extent = self._extents.get(execution)
+        return 0 if extent is None else extent.size
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Write changes, in order, inside the caller's transaction.
+        """Write changes, in order, inside the caller's transaction; then leave out what is beyond the bounds.
 
-        A change of a row that is not there (it left the window) is passed over.
+        A change of a row that is not there (it left the window), or of an output that is left out, is passed over.
 
         Raises:
             LocalError: a position or a segment that cannot be; the document must be rebuilt.
         """
+        beyond: dict[str, None] = {}
         for change in changes:
             match change:
                 case WriteText(execution, position, segment, keep, text):
                     if row := self._row(execution):
-                        self._stream(row, position).write(segment, keep, clean_text(text))
+                        self._write_text(execution, row, position, segment, keep, clean_text(text))
+                        beyond[execution] = None
                 case PutExecution(execution, columns):
                     self._put_execution(execution, columns)
                 case AddOutput(execution, position, output):
                     if row := self._row(execution):
-                        if position != len(row.outputs):
-                            raise LocalError(f"output {position} of a row that has {len(row.outputs)}")
-                        row.outputs.append(_output(output))
+                        self._add_output(execution, row, position, output)
+                        beyond[execution] = None
                 case SetOutput(execution, position, output):
                     if row := self._row(execution):
-                        if position >= len(row.outputs):
-                            raise LocalError(f"output {position} of a row that has {len(row.outputs)}")
-                        row.streams.pop(position, None)
-                        row.outputs[position] = _output(output)
+                        self._set_output(execution, row, position, output)
                 case ClearOutputs(execution):
                     if row := self._row(execution):
-                        row.streams.clear()
-                        row.outputs.clear()
+                        self._clear_outputs(execution, row)
+                        beyond.pop(execution, None)
                 case PutKernel(kernel, columns):
-                    _put(self.kernels, kernel, columns)
+                    self._put(self.kernels, kernel, columns)
                 case PutMeta(columns):
-                    for name, value in columns.items():
-                        self.meta[name] = clean(value)
+                    self._set_columns(self.meta, "meta", columns)
                 case PutComm(comm, columns):
                     self._put_comm(comm, columns)
                 case MergeCommState(comm, state):
                     if comm in self.comms:
-                        merged: YMap = self.comms[comm]["state"]
-                        for name, value in state.items():
-                            merged[clean_text(name)] = clean(value)
+                        self._set_columns(self.comms[comm]["state"], comm, state)
                 case AddCommMessage(comm, message):
                     if comm in self.comms:
                         messages: YArray = self.comms[comm]["messages"]
                         messages.append(clean(message))
                         if len(messages) > COMM_MESSAGES_KEPT:
                             del messages[: len(messages) - COMM_MESSAGES_KEPT]
+                            self._kill(None)
                 case PutCells(notebook, cells):
                     self._put_cells(notebook, cells)
                 case PutQuery(query, columns):
-                    _put(self.queries, query, columns)
+                    self._put(self.queries, query, columns)
                 case DropQuery(query):
                     if query in self.queries:
                         del self.queries[query]
+                        self._kill(None, len(query))
                 case PutBlob():
                     pass  # the document has only the reference
                 case _:
                     assert_never(change)
+        for execution in beyond:
+            self._settle(execution)
+        while len(self._rows) > HANDLES_KEPT:
+            self._rows.popitem(last=False)
 
-    def insert_execution(self, execution: Execution, segments: Mapping[int, Iterable[str]] | None = None) -> None:
-        """Write a whole record as one new row.
+    def prepare(self, execution: Execution, segments: Mapping[int, Iterable[str | int]] | None = None) -> Prepared:
+        """What :meth:`insert_execution` is to write of a whole record, and how large that is."""
+        return Prepared(execution, segments, self.limits)
 
-        Args:
-            segments: the segments of its streams by position, where a cursor of the mirror refers to them;
-                any other stream's text is cut into segments here.
-        """
-        row = _columns(_to_columns(execution, ("outputs", "metadata")))
-        row["metadata"] = Map(clean(execution.metadata))
-        row["outputs"] = Array(
-            [_output(output, (segments or {}).get(at)) for at, output in enumerate(execution.outputs)]
-        )
-        self._rows.pop(execution.id, None)
-        self.executions[execution.id] = Map(row)
+    def insert_execution(self, prepared: Prepared) -> None:
+        """Write a whole record as one new row."""
+        execution = prepared.execution.id
+        self._rows.pop(execution, None)
+        self._extents[execution] = prepared.extent
+        self.executions[execution] = prepared.to_map()
 
     def insert_kernel(self, kernel: Kernel) -> None:
         """Write a whole record as one new row."""
@@ -236,13 +374,35 @@ class Writer:
     def remove_execution(self, execution: str) -> None:
         """Take a row away."""
         self._rows.pop(execution, None)
+        self._extents.pop(execution, None)
         if execution in self.executions:
             del self.executions[execution]
+            self.dead_bytes -= self._dead.pop(execution, 0)
+            self._kill(None, _size(execution))
 
     def remove_comm(self, comm: str) -> None:
         """Take a row away."""
         if comm in self.comms:
             del self.comms[comm]
+            self._kill(None, _size(comm))
+
+    # --- what is dead
+
+    def _kill(self, place: object, key_bytes: int = 0, *, of: str | None = None, count: int = 1) -> None:
+        """What stood at a place is dead. The same place twice in a row is one item.
+
+        Args:
+            key_bytes: of the key, where it was the last at its key and not overwritten.
+            of: the execution that it goes with.
+        """
+        if place is None or place != self._last_written:
+            size = DEAD_ITEM_BYTES * count + key_bytes
+            self.dead_bytes += size
+            if of is not None:
+                self._dead[of] = self._dead.get(of, 0) + size
+        self._last_written = place
+
+    # --- executions
 
     def _row(self, execution: str) -> _Row | None:
         if row := self._rows.get(execution):
@@ -250,20 +410,9 @@ class Writer:
         if execution not in self.executions:
             return None
         row = self._rows[execution] = _Row(self.executions[execution])
-        if len(self._rows) > HANDLES_KEPT:
-            self._rows.popitem(last=False)
+        if execution not in self._extents:
+            self._extents[execution] = _read_extent(row, self.limits)
         return row
-
-    def _stream(self, row: _Row, position: int) -> _Stream:
-        if stream := row.streams.get(position):
-            return stream
-        if position >= len(row.outputs):
-            raise LocalError(f"text for output {position} of a row that has {len(row.outputs)}")
-        segments = row.outputs[position].get("text")
-        if not isinstance(segments, Array):
-            raise LocalError(f"text for output {position}, which is no stream")
-        stream = row.streams[position] = _Stream(segments)
-        return stream
 
     def _put_execution(self, execution: str, columns: Json) -> None:
         row = self._row(execution)
@@ -271,21 +420,143 @@ class Writer:
             if "seq" in columns:  # a row that left the window has no seq in what is said of it later
                 others = {name: value for name, value in columns.items() if name != "metadata"}
                 new = _columns({**_EXECUTION_DEFAULTS, **others})
-                new["metadata"] = Map(clean(columns.get("metadata") or {}))
-                new["outputs"] = Array()
-                self.executions[execution] = Map(new)
+                metadata = clean(columns.get("metadata") or {})
+                extent = self._extents[execution] = Extent(self.limits)
+                for name, value in new.items():
+                    extent.put_column(name, weigh(value))
+                for name, value in metadata.items():
+                    extent.put_column(f"metadata.{name}", weigh(value))
+                self.executions[execution] = Map({**new, "metadata": Map(metadata), "outputs": Array()})
+                self._last_written = None
             return
         for name, value in columns.items():
             if name == "metadata":
-                metadata: YMap = row.row["metadata"]
+                metadata_row: YMap = row.row["metadata"]
                 for key, item in (value or {}).items():
-                    metadata[clean_text(key)] = clean(item)
+                    self._put_column(execution, metadata_row, clean_text(key), item, f"metadata.{key}")
             else:
-                row.row[name] = clean(value)
+                self._put_column(execution, row.row, name, value, name)
+
+    def _put_column(self, execution: str, row: YMap, key: str, value: Any, name: str) -> None:
+        row[key] = clean(value)
+        if self._extents[execution].put_column(name, weigh(value)):
+            self._kill((execution, name), of=execution)
+        else:
+            self._last_written = (execution, name)
+
+    def _add_output(self, execution: str, row: _Row, position: int, output: Output) -> None:
+        extent = self._extents[execution]
+        if position != extent.count:
+            raise LocalError(f"output {position} of a row that has {extent.count}")
+        is_stream = output.output_type == "stream"
+        parts = _segments(output, None)
+        row.outputs.append(_output(output, parts))
+        extent.add_output(_weigh_output(output), is_stream=is_stream)
+        if is_stream and parts:
+            stream = extent.stream(extent.index(position) or 0)
+            for part in parts:
+                stream.append(_size(str(part)))
+            extent.count_text(stream, 0, 0)
+        self._last_written = None
+
+    def _set_output(self, execution: str, row: _Row, position: int, output: Output) -> None:
+        extent = self._extents[execution]
+        index = extent.index(position)
+        if index is None:
+            return
+        extent.set_output(index, _weigh_output(output))
+        row.texts.pop(index, None)
+        new = _output_columns(output)
+        item: YMap = row.outputs[index]
+        # Columns are set instead of the item replaced: of an item pycrdt keeps an empty one for ever, and passes by
+        # all of them whenever it looks for an index.
+        for name in list(item.keys()):
+            if name not in new:
+                del item[name]
+                self._kill(None, len(name), of=execution)
+        for name, value in new.items():
+            before = item.get(name)
+            if before is None:
+                item[name] = value
+                self._last_written = None
+            elif before != value:
+                item[name] = value
+                self._kill((execution, position, name), of=execution)
+
+    def _clear_outputs(self, execution: str, row: _Row) -> None:
+        extent = self._extents[execution]
+        count = extent.count - extent.omitted_outputs
+        if extent.omitted_outputs:
+            row.row["omitted_outputs"] = None
+            self._kill(None, of=execution)
+        extent.clear()
+        row.texts.clear()
+        row.outputs.clear()
+        self._kill(None, of=execution, count=count)
+
+    def _write_text(self, execution: str, row: _Row, position: int, segment: int, keep: int | None, text: str) -> None:
+        extent = self._extents[execution]
+        index = extent.index(position)
+        if index is None:
+            return
+        stream = extent.stream(index)
+        before, count = stream.size, len(stream.sizes)
+        gone = row.text(index).write(stream, segment, keep, text)
+        extent.count_text(stream, before, count)
+        if gone:
+            self._kill(None, of=execution, count=gone)
+        elif keep is not None:
+            self._kill((execution, position, segment), of=execution)
+        self._last_written = (execution, position, segment)
+
+    def _settle(self, execution: str) -> None:
+        """Leave out what is beyond the bounds, and say so in the row."""
+        extent = self._extents[execution]
+        row = self._row(execution)
+        if row is None:
+            return
+        if extent.is_beyond:
+            cut = extent.settle()
+            if cut.outputs is not None:
+                index, count = cut.outputs
+                del row.outputs[index : index + count]
+                row.leave_out(index, count)
+                row.row["omitted_outputs"] = extent.omitted_outputs
+                self._kill(None, of=execution, count=count + 1)
+            for at, index, count in cut.segments:
+                text = row.text(at)
+                gone = text.remove(index, count, len(extent.stream(at).sizes) + count)
+                self._kill(None, of=execution, count=gone)
+        row.finish()
+        for at, stream in extent.changed_streams():
+            output: YMap = row.outputs[at]
+            for name, value in _gap(stream).items():
+                if output.get(name) != value:
+                    output[name] = value
+                    self._kill(None, of=execution)
+
+    # --- the other tables
+
+    def _put(self, table: YMap, key: str, columns: Json) -> None:
+        if key in table:
+            self._set_columns(table[key], key, columns)
+        else:
+            table[key] = Map(_columns(columns))
+            self._last_written = None
+
+    def _set_columns(self, row: YMap, key: str, columns: Json) -> None:
+        for name, value in columns.items():
+            name = clean_text(name)
+            was_there = name in row
+            row[name] = clean(value)
+            if was_there:
+                self._kill((key, name))
+            else:
+                self._last_written = (key, name)
 
     def _put_comm(self, comm: str, columns: Json) -> None:
         if comm in self.comms:
-            _put(self.comms, comm, columns)
+            self._put(self.comms, comm, columns)
         elif "target" in columns:
             row = _columns({"kernel": "", "opened_by": "kernel", **columns})
             row["state"], row["messages"] = Map(), Array()
@@ -294,8 +565,9 @@ class Writer:
     def _put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         for gone in set(self.cells.keys()) - {cell.id for cell in cells}:
             del self.cells[gone]
+            self._kill(None, _size(gone))
         for cell in cells:
-            _put(self.cells, cell.id, {**_to_columns(cell), "notebook": notebook})
+            self._put(self.cells, cell.id, {**_to_columns(cell), "notebook": notebook})
 
 
 def apply(doc: YDoc, changes: Iterable[Change]) -> None:
@@ -320,25 +592,75 @@ def _columns(columns: Json) -> Json:
     return {name: clean(value) for name, value in columns.items() if value is not None}
 
 
-def _put(table: YMap, key: str, columns: Json) -> None:
-    if key not in table:
-        table[key] = Map(_columns(columns))
-        return
-    row: YMap = table[key]
-    for name, value in columns.items():
-        row[name] = clean(value)
+def _segments(output: Output, segments: Iterable[str | int] | None) -> list[str | int]:
+    """The segments of a stream: as they are given, or cut here."""
+    if output.output_type != "stream":
+        return []
+    if segments is not None:
+        return [segment if isinstance(segment, int) else clean_text(segment) for segment in segments]
+    text = clean_text(output.text or "")
+    return [text[at : at + _SEGMENT_CHARS] for at in range(0, len(text), _SEGMENT_CHARS)]
 
 
-def _output(output: Output, segments: Iterable[str] | None = None) -> YMap:
+def _output_columns(output: Output) -> Json:
     row = _columns({f.name: getattr(output, f.name) for f in fields(output) if f.name not in ("text", "traceback")})
     if output.traceback is not None:
         row["traceback"] = clean(list(output.traceback))
+    return row
+
+
+def _output(output: Output, segments: Iterable[str | int], gap: Json | None = None) -> YMap:
+    row = _output_columns(output) | (gap or {})
     if output.output_type == "stream":
-        if segments is None:
-            text = output.text or ""
-            segments = [text[at : at + _SEGMENT_CHARS] for at in range(0, len(text), _SEGMENT_CHARS)]
-        row["text"] = Array([Text(clean_text(segment)) for segment in segments])
+        row["text"] = Array([Text("" if isinstance(segment, int) else segment) for segment in segments])
     return Map(row)
+
+
+def _weigh_output(output: Output) -> int:
+    return sum(weigh(getattr(output, f.name)) for f in fields(output) if f.name != "text")
+
+
+def _gap(stream: bounds.Stream) -> Json:
+    """The columns of an output that say what of its text is left out."""
+    gap = stream.gap
+    return {"omitted_bytes": None if gap is None else stream.omitted_bytes, "omitted_segment": gap}
+
+
+def _read_extent(row: _Row, limits: Bounds) -> Extent:
+    """Of a row that another writer made."""
+    extent = Extent(limits)
+    for name in list(row.row.keys()):
+        if name not in ("outputs", "metadata"):
+            extent.put_column(name, weigh(row.row[name]))
+    for name, value in (row.row["metadata"].to_py() or {}).items():
+        extent.put_column(f"metadata.{name}", weigh(value))
+    for index in range(len(row.outputs)):
+        output: YMap = row.outputs[index]
+        if output.get("omitted_bytes") or row.row.get("omitted_outputs"):
+            raise LocalError("only its own writer knows which segments a row with a gap has")
+        is_stream = "text" in output
+        extent.add_output(
+            sum(weigh(output[name]) for name in list(output.keys()) if name != "text"), is_stream=is_stream
+        )
+        if is_stream:
+            stream = extent.stream(index)
+            for segment in output["text"]:
+                stream.append(len(segment))
+            extent.count_text(stream, 0, 0)
+    return extent
+
+
+def _copy(value: Any) -> Any:
+    """A Y type, or a plain value, to be put into another document."""
+    match value:
+        case Map():
+            return Map({key: _copy(value[key]) for key in list(value.keys())})
+        case Array():
+            return Array([_copy(item) for item in value])
+        case Text():
+            return Text(str(value))
+        case _:
+            return clean(value)
 
 
 def clean(value: Any) -> Any:
@@ -385,7 +707,19 @@ def _size(text: str) -> int:
 
 # --- reading -----------------------------------------------------------------------------------------------
 
-_INTS = frozenset({"seq", "generation", "execution_count", "exit_code", "index", "schema"})
+_INTS = frozenset(
+    {
+        "seq",
+        "generation",
+        "execution_count",
+        "exit_code",
+        "index",
+        "schema",
+        "omitted_outputs",
+        "omitted_bytes",
+        "omitted_segment",
+    }
+)
 _PLAIN = frozenset({"data", "metadata", "error", "input", "state", "messages", "result"})
 _EXECUTION_DEFAULTS: Json = {
     field.name: getattr(Execution(id=""), field.name)

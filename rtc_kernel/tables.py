@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -415,6 +415,8 @@ class WriteText:
 
     ``segment``: its index; one past the last makes a new segment. All segments behind it are dropped.
     ``keep``: how many code points of that segment stay; ``None``: all. ``text`` is appended to what stays.
+    ``at``: when its last byte arrived, POSIX seconds; null where that is not known. Two writes of the same text are
+    equal whenever they came.
     """
 
     execution: str
@@ -422,6 +424,7 @@ class WriteText:
     segment: int
     keep: int | None
     text: str
+    at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,19 +528,17 @@ COMM_MESSAGES_KEPT = 20
 
 
 def coalesce(changes: list[Change]) -> list[Change]:
-    """The same changes in fewer pieces: text appended to the same segment is joined, columns of the same row
-    set one after another are merged. Applying either list gives the same rows."""
+    """The same changes in fewer pieces: text written to the same segment is joined, columns of the same row set one
+    after another are merged, and of an output that is replaced, or a key of a comm's state that is set, more than once
+    only the last is left (without the blobs that only the others named). Applying either list gives the same rows."""
     out: list[Change] = []
-    for change in changes:
+    for change in _last_only(changes):
         if out:
             match out[-1], change:
-                case WriteText() as a, WriteText(e, p, s, None, text) if (
-                    a.execution,
-                    a.position,
-                    a.segment,
-                ) == (e, p, s) and len(a.text) + len(text) <= SEGMENT_MAX_BYTES // 4:
-                    out[-1] = WriteText(e, p, s, a.keep, a.text + text)
-                    continue
+                case WriteText() as a, WriteText() as b if _is_same_segment(a, b):
+                    if (joined := _join(a, b)) is not None:
+                        out[-1] = joined
+                        continue
                 case PutExecution(a_id, a_cols), PutExecution(b_id, b_cols) if a_id == b_id:
                     columns = {**a_cols, **b_cols}
                     if a_cols.get("metadata") and b_cols.get("metadata"):
@@ -554,3 +555,77 @@ def coalesce(changes: list[Change]) -> list[Change]:
                     pass
         out.append(change)
     return out
+
+
+def _is_same_segment(a: WriteText, b: WriteText) -> bool:
+    return (a.execution, a.position, a.segment) == (b.execution, b.position, b.segment)
+
+
+def _join(a: WriteText, b: WriteText) -> WriteText | None:
+    """Two writes to one segment as one; null where that cannot be said, or would be too long."""
+    at = a.at if b.at is None else b.at
+    if b.keep is None:
+        if len(a.text) + len(b.text) > SEGMENT_MAX_BYTES // 4:
+            return None
+        return replace(a, text=a.text + b.text, at=at)
+    if a.keep is None:
+        return None  # what stood before is not known here, so neither is what of it stays
+    if b.keep < a.keep:
+        return b
+    return replace(a, text=a.text[: b.keep - a.keep] + b.text, at=at)
+
+
+def _last_only(changes: list[Change]) -> list[Change]:
+    """Without outputs that are replaced again, and without keys of comms that are set again."""
+    shown: set[tuple[str, int]] = set()
+    keys: dict[str, set[str]] = {}
+    kept: list[Change] = []
+    dropped: set[str] = set()
+    for change in reversed(changes):
+        match change:
+            case SetOutput(execution, position, output):
+                if (execution, position) in shown:
+                    dropped |= _digests(output.data)
+                    continue
+                shown.add((execution, position))
+            case MergeCommState(comm, state):
+                later = keys.setdefault(comm, set())
+                if not later.isdisjoint(state):
+                    dropped |= _digests([value for key, value in state.items() if key in later])
+                    state = {key: value for key, value in state.items() if key not in later}
+                    if not state:
+                        continue
+                    change = MergeCommState(comm, state)
+                later.update(state)
+            case _:
+                pass
+        kept.append(change)
+    kept.reverse()
+    if dropped:
+        for change in kept:
+            match change:
+                case AddOutput(_, _, output) | SetOutput(_, _, output):
+                    dropped -= _digests(output.data)
+                case MergeCommState(_, state):
+                    dropped -= _digests(state)
+                case _:
+                    pass
+        kept = [change for change in kept if not (isinstance(change, PutBlob) and change.digest in dropped)]
+    return kept
+
+
+def _digests(value: Any) -> set[str]:
+    """The blobs that a value names."""
+    found: set[str] = set()
+    match value:
+        case {"blob": str(digest)}:
+            found.add(digest)
+        case dict():
+            for item in value.values():
+                found |= _digests(item)
+        case list() | tuple():
+            for item in value:
+                found |= _digests(item)
+        case _:
+            pass
+    return found

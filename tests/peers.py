@@ -107,7 +107,12 @@ async def dial(address: Address, room: str, epoch: str | None = None) -> WebSock
     """A WebSocket to a room."""
     url = f"ws{address.url.removeprefix('http')}/rooms/{room}{f'?epoch={epoch}' if epoch else ''}"
     request = HTTPRequest(url, headers=address.headers(), connect_timeout=10, request_timeout=10)
-    return await websocket_connect(request, max_message_size=1 << 28)
+    connecting = websocket_connect(request, max_message_size=1 << 28)
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(lambda done: done.exception() or hang_up(done.result()))
+        raise
 
 
 def hang_up(connection: WebSocketClientConnection) -> None:
@@ -186,6 +191,10 @@ class StockPeer:
     def unacknowledged(self) -> list[str]:
         """Rows of its own of which the agent has said nothing."""
         return [key for key in self.written if key not in self.seen]
+
+    def current(self) -> dict[str, Json]:
+        """All rows of its replica."""
+        return {key: self.rows[key].to_py() for key in list(self.rows)}
 
     async def rejoin_former(self, *, named: bool) -> int | None:
         """Connect with the replica of the epoch before, which is ``named`` in the URL or found in the state vector;

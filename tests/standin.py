@@ -17,7 +17,7 @@ import pytest
 from rtc_kernel import config, schema
 from rtc_kernel.agent.document import StateDocument
 from rtc_kernel.agent.requests import RequestsDocument
-from rtc_kernel.agent.serve import Blob, HistoryQuery, Page
+from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Peer, Server
 from rtc_kernel.errors import Reason
@@ -74,6 +74,9 @@ class StandIn:
 
     def revoked(self, name: str) -> None:
         pass
+
+    async def prune(self, query: PruneQuery) -> Json:
+        return {"executions": 0, "bytes": 0, "executions_left": len(self.rows)}
 
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         self.cells = (notebook, cells)

@@ -11,13 +11,15 @@ import stat
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from kernels import Running, finish, reply_to, start
+from peers import fetch_replica
+from pycrdt import Map
 
 import rtc_kernel
 from rtc_kernel import discovery
@@ -61,6 +63,14 @@ def replica(kernel: Running, predicate: Callable[[rtc_kernel.Document], bool]) -
             return dict(doc.executions)
 
     return asyncio.run(follow())
+
+
+def columns(kernel: Running) -> list[dict[str, Any]]:
+    """The rows of the document as any Yjs client has them, in order."""
+    address = rtc_kernel.client.Address.resolve(kernel.kernel_id)
+    doc = asyncio.run(fetch_replica(address, f"{kernel.kernel_id}/state"))
+    table = doc.get("executions", type=Map)
+    return sorted((table[key].to_py() for key in list(table)), key=lambda row: row["seq"])
 
 
 def ended(count: int) -> Callable[[rtc_kernel.Document], bool]:
@@ -477,3 +487,128 @@ def apply(doc: Any, buffers: list[memoryview]) -> None:
         message = yproto.read_message(bytes(buffer))
         assert isinstance(message, yproto.Step2 | yproto.Update)
         doc.apply_update(message.update)
+
+
+# --- limits --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limited(home: Path, until: Until, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A kernel whose document has the least of everything."""
+    for name, value in {"STREAM_BYTES": 1 << 16, "OUTPUTS_PER_EXECUTION": 4, "EXECUTION_BYTES": 4096}.items():
+        monkeypatch.setenv(f"RTC_KERNEL_{name}", str(value))
+    monkeypatch.setenv("RTC_KERNEL_WINDOW_BYTES", str(1 << 20))
+    monkeypatch.setenv("RTC_KERNEL_EPOCH_BYTES", str(1 << 16))
+    with start("rtc-python") as kernel:
+        until(discovery.live, "the agent serves", 20)
+        yield kernel
+
+
+def test_a_long_text_has_head_and_tail_in_the_document_and_is_whole_in_the_history(limited: Running) -> None:
+    code = "for i in range(50_000): print(f'{i:09}')"
+    whole = "".join(f"{i:09}\n" for i in range(50_000))
+    assert limited.execute(code).text == whole
+    (row,) = replica(limited, ended(1)).values()
+    output = row.outputs[0]
+    assert output.text is not None
+    assert len(output.text) <= 1 << 16
+    (shown,) = columns(limited)
+    assert len(output.text) + shown["outputs"][0]["omitted_bytes"] == len(whole)
+    assert (output.text[:10], output.text[-10:]) == (whole[:10], whole[-10:])
+    assert text(ask(limited, f"/api/executions/{row.id}")) == whole
+
+
+def test_a_new_agent_has_the_same_head_and_tail(limited: Running, until: Until) -> None:
+    limited.execute("import sys, time\nfor i in range(50_000): print(f'{i:09}')")
+    msg_id = limited.client.execute(
+        "print('x' * 200_000)\nprint('here', end='', flush=True)\ninput()\nprint('\\rThere')"
+    )
+    limited.client.get_stdin_msg(timeout=20)
+    before = replica(limited, lambda doc: len(doc.executions) == 2 and bool(doc.executions[msg_id].input))
+    agent = limited.agent()
+    agent.kill()
+    until(lambda: live(limited).agent_pid != agent.pid, "a new agent serves", 20)
+    after = replica(limited, lambda doc: len(doc.executions) == 2)
+    assert [row.outputs for row in after.values()] == [row.outputs for row in before.values()]
+    limited.client.input("")
+    finish(limited.client, msg_id)
+    *_, last = replica(limited, ended(2)).values()
+    assert (last.outputs[0].text or "").endswith("xxx\nThere\n")
+
+
+def test_many_outputs_have_head_and_tail_and_an_update_still_finds_its_own(limited: Running) -> None:
+    limited.execute(
+        "from IPython.display import display\n"
+        "handles = [display(i, display_id=True) for i in range(20)]\n"
+        "for i in (1, 10, 19): handles[i].update(-i)"
+    )
+    (row,) = replica(limited, ended(1)).values()
+    assert columns(limited)[0]["omitted_outputs"] == 16
+    assert [(output.data or {})["text/plain"] for output in row.outputs] == ["0", "-1", "18", "-19"]
+    whole = ask(limited, f"/api/executions/{row.id}")["outputs"]
+    assert [int(output["data"]["text/plain"]) for output in whole] == [
+        *(0, -1),
+        *range(2, 10),
+        -10,
+        *range(11, 19),
+        -19,
+    ]
+
+
+def test_values_beyond_those_of_an_execution_are_blobs(limited: Running) -> None:
+    limited.execute(
+        "from IPython.display import display\nfor i in range(4): display({'text/plain': 'x' * 2000}, raw=True)"
+    )
+    (row,) = replica(limited, ended(1)).values()
+    kinds = [type((output.data or {})["text/plain"]) for output in row.outputs]
+    assert kinds == [str, str, str, dict]
+    reference = (row.outputs[3].data or {})["text/plain"]
+    assert (reference["bytes"], reference["preview"]) == (2000, "x" * 1024)
+
+
+def test_followers_of_many_epochs_lose_nothing_and_see_nothing_twice(limited: Running, until: Until) -> None:
+    """What is dead begins an epoch in a quiet moment, and while there is none, at four times as much."""
+    counts = (6000, 25_000)
+
+    def play() -> None:
+        for count in counts:
+            epoch = ask(limited, "/api/health")["epoch"]
+            limited.execute(f"from IPython.display import display\nfor i in range({count}): display(i)", timeout=60)
+            until(lambda epoch=epoch: ask(limited, "/api/health")["epoch"] != epoch, "an epoch begins", 10)
+        limited.execute("'end'")
+
+    async def follow() -> tuple[int, int, list[Execution]]:
+        resets = during = 0
+        added: set[str] = set()
+        async with rtc_kernel.connect(limited.kernel_id) as doc:
+            running = asyncio.create_task(asyncio.to_thread(play))
+            async for change in doc.changes():
+                if change.kind == "reset":
+                    resets += 1
+                    during += any(run.finished_at is None for run in doc.executions.values())
+                    added = set(doc.executions)
+                elif change.kind == "added" and change.table == "executions":
+                    assert change.id not in added
+                    added.add(change.id)
+                run = change.record
+                if isinstance(run, Execution) and run.code == "'end'" and run.finished_at:
+                    break
+            await running
+            return resets, during, list(doc.executions.values())
+
+    resets, during, found = asyncio.run(follow())
+    assert resets >= 2
+    assert during >= 1
+    assert [row.get("omitted_outputs") for row in columns(limited)] == [*(count - 4 for count in counts), None]
+    shown = [[(output.data or {})["text/plain"] for output in run.outputs] for run in found]
+    assert shown == [*(["0", "1", str(count - 2), str(count - 1)] for count in counts), ["'end'"]]
+
+
+def test_the_least_window_keeps_the_newest_and_the_history_all(limited: Running) -> None:
+    for at in range(6):
+        limited.execute(f"x = {'y' * 300_000!r}\n{at}")
+    limited.execute("1")
+    (first, *_, last) = replica(limited, ended(1)).values()
+    assert last.code == "1"
+    assert first.code.endswith("\n3")
+    assert len(rows(limited)) == 7

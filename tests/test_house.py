@@ -14,7 +14,7 @@ import rtc_kernel
 ROOT = Path(rtc_kernel.__file__).parent
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = {"errors", "wire", "link", "tables", "schema", "notebook", "yproto", ""}
+GROUND = {"errors", "wire", "link", "tables", "bounds", "schema", "notebook", "yproto", ""}
 """What pure rooms may import of ours ('' is the package itself, for ``__version__``)."""
 
 PURE = {
@@ -22,6 +22,7 @@ PURE = {
     "wire",
     "link",
     "tables",
+    "bounds",
     "schema",
     "notebook",
     "yproto",

@@ -216,3 +216,12 @@ def test_a_capture_goes_on_after_a_crash() -> None:
     assert shown(m, "o") == ["x2"]
     m.feed(update("o", msg_id=""), stream("a", "late"))
     assert m.texts("a") == ["late"]
+
+
+def test_what_an_output_widget_holds_is_bounded_in_bytes() -> None:
+    m = running(execution_bytes=1000)
+    m.feed(out("o"), update("o", msg_id="a"), *(display("a", f"{at:0300}") for at in range(9)))
+    assert [int(text) for text in shown(m, "o")] == [7, 8] or [int(text) for text in shown(m, "o")] == [6, 7, 8]
+    m.crash()
+    m.feed(stream("a", "x" * 5000))
+    assert shown(m, "o") == ["x" * 5000], "the last one stays, whatever it weighs"

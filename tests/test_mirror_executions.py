@@ -437,3 +437,11 @@ def test_a_row_that_went_idle_and_never_gets_a_reply_is_lost_after_a_while() -> 
     assert isinstance(end, PutExecution)
     assert end.columns["state"] is State.LOST
     assert not m.mirror.waits_for_reply
+
+
+def test_user_expressions_stand_in_the_row_and_large_ones_only_with_their_size() -> None:
+    m = Mirrored(inline_bytes=100)
+    m.feed(*whole("a")[:-2], reply("a", user_expressions={"x": {"status": "ok"}}))
+    assert m.row("a").metadata == {"user_expressions": {"x": {"status": "ok"}}}
+    m.feed(*whole("b")[:-2], reply("b", user_expressions={"x": "y" * 100}))
+    assert m.row("b").metadata == {"user_expressions": {"bytes": 108}}

@@ -170,6 +170,53 @@ def test_a_large_value_is_a_blob_in_front_of_the_output() -> None:
     assert m.rows.blobs[reference["blob"]] == b"x" * 101
 
 
+def is_blob(m: Mirrored, position: int, msg_id: str = "a") -> bool:
+    return isinstance((m.row(msg_id).outputs[position].data or {})["text/plain"], dict)
+
+
+def test_once_an_execution_has_used_its_bytes_values_above_a_kibibyte_are_blobs() -> None:
+    m = running(execution_bytes=5000)
+    m.feed(*(display("a", "x" * 2000) for _ in range(5)), display("a", "small" * 200))
+    assert [is_blob(m, at) for at in range(6)] == [False, False, False, True, True, False]
+    m.feed(iopub("display_data", "a", {"data": {}, "metadata": {"x": "y" * 2000}}))
+    assert m.row("a").outputs[6].metadata == {"bytes": 2008}
+    m.feed(*whole("b", display("b", "x" * 2000)))
+    assert not is_blob(m, 0, "b"), "each execution has its own"
+
+
+def test_cleared_outputs_use_no_bytes() -> None:
+    m = running(execution_bytes=5000)
+    m.feed(*(display("a", "x" * 2000) for _ in range(4)), clear("a"), display("a", "x" * 2000))
+    assert not is_blob(m, 0)
+    m.feed(*(display("a", "x" * 2000, "d") for _ in range(4)), clear("a", wait=True), display("a", "x" * 2000))
+    assert not is_blob(m, 0)
+
+
+def test_a_display_that_is_updated_counts_as_it_is_now() -> None:
+    m = running(execution_bytes=5000)
+    m.feed(display("a", "x", "d"), *(display("a", "x" * 4900, "d", "update_display_data") for _ in range(100)))
+    assert not is_blob(m, 0)
+    m.feed(display("a", "y" * 2000), display("a", "y" * 2000))
+    assert [is_blob(m, at) for at in (1, 2)] == [False, True]
+    m.feed(display("a", "x", "d", "update_display_data"), display("a", "y" * 2000))
+    assert not is_blob(m, 3)
+
+
+def test_displays_that_are_updated_to_large_values_share_the_bytes_of_their_execution() -> None:
+    m = running(execution_bytes=5000)
+    m.feed(*(display("a", "x", f"d{at}") for at in range(5)))
+    m.feed(*(display("a", "x" * 2000, f"d{at}", "update_display_data") for at in range(5)))
+    assert [is_blob(m, at) for at in range(5)] == [False, False, False, True, True]
+
+
+def test_what_an_execution_has_used_is_known_after_a_crash() -> None:
+    m = running(execution_bytes=5000)
+    m.feed(*(display("a", "x" * 2000) for _ in range(3)))
+    m.crash()
+    m.feed(display("a", "x" * 2000))
+    assert is_blob(m, 3)
+
+
 def test_a_large_error_keeps_its_end() -> None:
     m = running(inline_bytes=100)
     content = {"ename": "E", "evalue": "v" * 1000, "traceback": ["first " * 30, "x" * 60, 5, "last"]}

@@ -24,6 +24,7 @@ from rtc_kernel.agent.mirror.values import (
     get_object,
     get_text,
     read_bundle,
+    read_image_size,
 )
 from rtc_kernel.tables import Change, PutBlob
 
@@ -147,3 +148,52 @@ def test_above_the_blob_limit_only_the_size_is_named() -> None:
 def test_bound_names_the_size_of_what_is_too_large() -> None:
     assert bound({"a": "x"}, LIMITS) == {"a": "x"}
     assert bound({"a": "x" * 100}, LIMITS) == {"bytes": 108}
+
+
+# --- the size of an image
+
+
+def png(width: int, height: int) -> bytes:
+    header = width.to_bytes(4) + height.to_bytes(4) + b"\x08\x02\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4) + b"IHDR" + header + bytes(200)
+
+
+def jpeg(width: int, height: int, frame: int = 0xC0) -> bytes:
+    application = b"\xff\xe0" + (16).to_bytes(2) + b"JFIF" + bytes(10)
+    table = b"\xff\xc4" + (5).to_bytes(2) + bytes(3)
+    start = b"\xff\xff" + bytes([frame]) + (17).to_bytes(2) + b"\x08" + height.to_bytes(2) + width.to_bytes(2)
+    return b"\xff\xd8" + application + table + start + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "data"),
+    [("image/png", png(640, 480)), ("image/jpeg", jpeg(640, 480)), ("image/jpeg", jpeg(640, 480, frame=0xC2))],
+)
+def test_an_image_that_is_a_blob_says_how_large_it_is_shown(media_type: str, data: bytes) -> None:
+    changes: list[Change] = []
+    read = read_bundle({media_type: base64.b64encode(data).decode()}, LIMITS, changes)
+    assert read[media_type]["preview"] == {"width": 640, "height": 480}
+    assert changes == [PutBlob(read[media_type]["blob"], data, media_type)]
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/gif"])
+@pytest.mark.parametrize(
+    "data", [b"", png(0, 5), png(1, 1)[:20], jpeg(9, 9)[:30], b"\xff\xd8" + b"\xff" * 99, b"GIF89a"]
+)
+def test_of_a_header_that_is_none_nothing_is_said(media_type: str, data: bytes) -> None:
+    assert read_image_size(media_type, data) is None
+
+
+@given(
+    st.sampled_from(["image/png", "image/jpeg"]), st.sampled_from([b"", png(1, 1)[:16], jpeg(1, 1)[:20]]), st.binary()
+)
+def test_any_bytes_give_a_size_or_none(media_type: str, front: bytes, rest: bytes) -> None:
+    size = read_image_size(media_type, front + rest)
+    assert size is None or (0 < size["width"] < 1 << 32 and 0 < size["height"] < 1 << 32)
+
+
+def test_an_execution_that_has_used_its_bytes_keeps_only_small_values_inline() -> None:
+    limits = Limits(inline_bytes=5000, execution_bytes=10_000)
+    assert limits.within(9_999) is limits
+    assert limits.within(10_000).inline_bytes == 1024
+    assert Limits(inline_bytes=300, execution_bytes=1).within(5).inline_bytes == 300

@@ -17,7 +17,6 @@ import itertools
 import os
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -36,9 +35,19 @@ from serving import eventually
 
 import rtc_kernel
 from rtc_kernel import discovery, schema
+from rtc_kernel.agent.keep.archive import open_readonly
 from rtc_kernel.client import Address, Document, call
 from rtc_kernel.errors import RefusedError
-from rtc_kernel.tables import END_STATES, Execution, ExecutionState, Json, KernelState, execution_from_json
+from rtc_kernel.tables import (
+    END_STATES,
+    Execution,
+    ExecutionState,
+    Json,
+    KernelState,
+    Request,
+    RequestState,
+    execution_from_json,
+)
 
 T = TypeVar("T")
 
@@ -52,6 +61,8 @@ PATIENCE_S = 20.0
 """How long anything that must happen may take; the machine may be busy."""
 
 OPEN = ("requested", "accepted")
+RESTING = (KernelState.IDLE, KernelState.STARTING)
+"""A kernel that nobody has asked anything yet has not said that it is idle."""
 
 
 class Stage:
@@ -136,15 +147,13 @@ class Stage:
 
     def states(self) -> dict[str, str]:
         """The requests that are there now and how far they are, as the watcher has it."""
-        rows = {key: self.watcher.rows[key].to_py() for key in list(self.watcher.rows)}
-        return {key: str(row.get("state", "new")) for key, row in rows.items()}
+        return {key: str(row.get("state", "new")) for key, row in self.watcher.current().items()}
 
-    def stored(self) -> dict[str, sqlite3.Row]:
+    def stored(self) -> dict[str, Request]:
         """All requests that were ever taken, from the file."""
         path = discovery.find(self.kernel.manager.connection_file).store
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            return {row["id"]: row for row in connection.execute("SELECT * FROM requests ORDER BY ordinal")}
+        with open_readonly(Path(str(path))) as archive:
+            return {row.id: row for row in archive.requests(open_only=False)}
 
     async def history(self) -> dict[str, Execution]:
         """All executions, oldest first."""
@@ -326,7 +335,7 @@ def test_when_the_kernel_dies_what_ran_is_lost_and_what_waited_is_held(tmp_path:
         await until_states(stage, "held", *keys)
         await stage.owner.wait_for(lambda doc: doc.connected and doc.kernel.generation == 1, PATIENCE_S)
         (row,) = [row for row in (await stage.history()).values() if row.request == "dies"]
-        assert (row.state, stage.stored()["dies"]["state"]) == (ExecutionState.LOST, "done")
+        assert (row.state, stage.stored()["dies"].state) == (ExecutionState.LOST, RequestState.DONE)
         await stage.owner.release()
         await until_states(stage, "done", *keys)
         ran = stage.journal.read()
@@ -440,6 +449,7 @@ class Scene:
         self.front: list[str] = []
         self.stolen: set[str] = set()
         self.unordered: set[str] = set()  # requests that may have been held, so that others passed them
+        self.checker: ClientPeer
         self.groups: dict[str, tuple[int, int]] = {}  # of those: which release let them run, after how many holds
         self.singled: set[str] = set()  # released one by one
         self.wrong: list[str] = []
@@ -454,6 +464,7 @@ class Scene:
         self.lines["dot"] = await self.stage.line()
         self.peers["dot"] = await self.stage.client("dot", self.lines["dot"])
         self.peers["owner"] = ClientPeer(self.stage.owner)
+        self.checker = await self.stage.client("checker", await self.stage.line())
         steps = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()), k=STEPS)
         for death in self.chance.sample(DEATHS, 3):
             steps[self.chance.randrange(STEPS // 10, STEPS)] = death
@@ -600,47 +611,70 @@ class Scene:
                 peer.join()
         for line in self.lines.values():
             line.cut()
+        answering = asyncio.create_task(self._answer_all())
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not (self._is_settled() and await self._works()):
-                    for key in asking(self.stage.owner):
-                        with contextlib.suppress(RefusedError):
-                            await self.stage.owner.answer(key, "at the end")
+                while not (self._is_settled() and await self._works()):  # noqa: ASYNC110 - of other processes
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            print(self.stage.keeper, self.stage.kernel.manager.provisioner.process.poll(), self.stage.kernel.pid, [(p, p.cmdline()) for p in psutil.Process().children(recursive=True)])
-            os.system("ls -la $JUPYTER_RUNTIME_DIR/rtc_kernel; ps axf | tail -40")
             raise AssertionError(f"not settled: {self._open()}") from None
+        finally:
+            answering.cancel()
+
+    async def _answer_all(self) -> None:
+        while True:
+            for key in asking(self.stage.owner):
+                with contextlib.suppress(RefusedError):
+                    await self.stage.owner.answer(key, "at the end")
+            await asyncio.sleep(0.02)
 
     def _open(self) -> dict[str, Any]:
         """What is not as it is at rest; falsy values are."""
-        stage = self.stage
+        stage, blocked = self.stage, self._blocked()
         return {
-            "requests": {key: state for key, state in stage.states().items() if state in ("new", *OPEN)},
+            "requests": {
+                key: state for key, state in stage.states().items() if state in ("new", *OPEN) and key not in blocked
+            },
             "executions": [key for key, row in stage.owner.executions.items() if row.state not in END_STATES],
             "unacknowledged": {name: peer.unacknowledged for name, peer in self.peers.items() if peer.unacknowledged},
             "away": [name for name, peer in self.peers.items() if not is_online(peer)],
             "watcher": not stage.watcher.online.is_set(),
             "owner": not stage.owner.connected,
-            "kernel": "" if stage.owner.kernel.state is KernelState.IDLE else stage.owner.kernel.state.value,
+            "kernel": "" if stage.owner.kernel.state in RESTING else stage.owner.kernel.state.value,
         }
+
+    def _blocked(self) -> set[str]:
+        """What waits for a row that is held, by its ``after`` or behind one that does."""
+        rows = {
+            key: row for key, row in self.stage.watcher.current().items() if row.get("state") in ("requested", "held")
+        }
+        blocked = {key for key, row in rows.items() if row["state"] == "held"}
+        writers = set[str]()
+        for key, row in sorted(rows.items(), key=lambda item: item[1]["ordinal"]):
+            if row["state"] == "requested" and (row["by"] in writers or row.get("after") in blocked):
+                writers.add(row["by"])
+                blocked.add(key)
+        return blocked
 
     def _is_settled(self) -> bool:
         return not any(self._open().values())
 
     async def _works(self) -> bool:
-        """A request and a frontend's cell get through: so nothing stands before them."""
-        run = await self.stage.owner.run("'at rest'")
-        if (await run.result()).state is not ExecutionState.OK:
-            return False
-        cell = self.stage.kernel.client.execute("'at rest'")
+        """A request of somebody who has no others, and a frontend's cell, get through: nothing stands before them."""
         with contextlib.suppress(TimeoutError):
-            await self.stage.owner.wait_for(lambda doc: state_of(doc, cell) in ("ok", "lost", "aborted"), 10)
-        return state_of(self.stage.owner, cell) == "ok" and self._is_settled()
+            async with asyncio.timeout(PATIENCE_S / 4):
+                run = await self.checker.doc.run("'at rest'")
+                if (await run.result()).state is not ExecutionState.OK:
+                    return False
+                cell = self.stage.kernel.client.execute("'at rest'")
+                await self.stage.owner.wait_for(lambda doc: state_of(doc, cell) in END_STATES)
+                return state_of(self.stage.owner, cell) == "ok" and self._is_settled()
+        return False
 
     async def _check(self) -> None:
         stage, wrong = self.stage, self.wrong
         stored, history, ran = stage.stored(), await stage.history(), stage.journal.read()
+        blocked = self._blocked()
         counts = Counter(ran)
         executions: dict[str, set[str]] = {}
         for key, mark in self.keys.items():
@@ -650,17 +684,17 @@ class Scene:
                 continue
             executions.setdefault(mark, set())
             writer = next(name for name, peer in self.peers.items() if key in peer.written)
-            if row["by"] != writer:
-                wrong.append(f"{key} of {writer} is by {row['by']}")
-            if row["state"] == "done" and row["execution"]:
-                executions[mark].add(row["execution"])
-            elif row["state"] not in ("held", "done"):
-                wrong.append(f"{key} is {row['state']}: {row['reason']}")
+            if row.by != writer:
+                wrong.append(f"{key} of {writer} is by {row.by}")
+            if row.state == "done" and row.execution:
+                executions[mark].add(row.execution)
+            elif row.state not in ("held", "done") and key not in blocked:
+                wrong.append(f"{key} is {row.state}: {row.reason}")
         silent = {key for key in self.keys if self._is_silent(key)}
         for mark, ids in executions.items():
             if mark in silent:
-                least = int(stored[mark]["state"] == "done" and stored[mark]["reason"] is None)
-                spans = [(least, int(stored[mark]["state"] == "done"))]
+                least = int(stored[mark].state == "done" and stored[mark].reason is None)
+                spans = [(least, int(stored[mark].state == "done"))]
             else:
                 missing = [one for one in ids if one not in history]
                 wrong += [f"{mark} is done, and its execution {one} is not in the history" for one in missing]
@@ -677,14 +711,15 @@ class Scene:
         wrong += [f"{row.id} is {row.state}" for row in history.values() if row.state not in END_STATES]
         for key, column in self.bad.items():
             row = stored.get(key)
-            if row is None or row["state"] != "refused" or not row["reason"].startswith(f"{column}: "):
-                wrong.append(f"the bad row {key} ({column}) is {dict(row) if row else None}")
+            if row is None or row.state != "refused" or not row.reason.startswith(f"{column}: "):
+                wrong.append(f"the bad row {key} ({column}) is {row}")
         self._check_order({key: at for at, key in enumerate(ran)})
         await self._check_replicas()
         for name, peer in self.peers.items():
             if isinstance(peer, StockPeer) and peer.closed:
                 wrong.append(f"{name} was closed with {peer.closed}")
-        stage.note(f"{len(self.keys)} requests: {Counter(row['state'] for row in stored.values())}, {len(ran)} runs")
+        stage.note(f"{len(self.keys)} requests: {Counter(row.state for row in stored.values())}, {len(ran)} runs")
+        print(*stage.notes, sep="\n  ")
 
     def _is_silent(self, key: str) -> bool:
         return any(peer.written[key].get("silent") for peer in self.peers.values() if key in peer.written)
@@ -709,7 +744,8 @@ class Scene:
             self.wrong.append("the frontend's cells ran in another order")
         for key, earlier in self.after.items():
             mark = self.keys[earlier]
-            if key in places and mark in places and places[key] < places[mark]:
+            alone = mark == earlier and self.keys[key] == key
+            if alone and key in places and mark in places and places[key] < places[mark]:
                 self.wrong.append(f"{key} ran before {earlier}")
 
     async def _check_replicas(self) -> None:
@@ -730,7 +766,8 @@ class Scene:
         ]
         requests = (await fetch_replica(stage.address, stage.watcher.room)).get("requests", type=Map)
         states = {key: requests[key].to_py().get("state") for key in list(requests)}
-        wrong = {key: state for key, state in states.items() if state not in ("held", "done", "refused")}
+        blocked = self._blocked()
+        wrong = {key: state for key, state in states.items() if state in OPEN and key not in blocked}
         if wrong or states != stage.states():
             self.wrong.append(f"replicas of the requests differ, or have what is open: {wrong}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import sqlite3
@@ -20,14 +22,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import Rows
 
+from rtc_kernel.agent.keep import dead, edit, upkeep
 from rtc_kernel.agent.keep import rows as layout
 from rtc_kernel.agent.keep import store as stores
 from rtc_kernel.agent.keep.archive import HistoryFile, histories, open_readonly
 from rtc_kernel.agent.keep.files import on_network
+from rtc_kernel.agent.keep.lookup import Mark
+from rtc_kernel.agent.keep.retention import Limits
 from rtc_kernel.agent.keep.store import Health, Store, StoredToken
 from rtc_kernel.errors import LocalError, SetupError
 from rtc_kernel.tables import (
     COMM_MESSAGES_KEPT,
+    END_STATES,
     EXECUTION_TRANSITIONS,
     KERNEL_TRANSITIONS,
     REQUEST_END_STATES,
@@ -51,6 +57,7 @@ from rtc_kernel.tables import (
     RequestState,
     SetOutput,
     WriteText,
+    coalesce,
 )
 
 Until = Callable[..., object]
@@ -361,6 +368,37 @@ def test_the_window_has_the_newest_and_all_that_is_unfinished(store: Store) -> N
     assert window.meta == {"gap": {"since": 1.0}}
     assert (window.notebook, window.cells[0].id) == ("n.ipynb", "c")
     assert [row.seq for row in store.window(50).executions] == [1, *range(2, 9)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=3), st.integers(1, 60))
+def test_of_a_long_stream_the_window_has_the_ends_and_says_what_lacks(streams: list[list[int]], limit: int) -> None:
+    with closing(Store.open(None)) as store:
+        begin(store)
+        write(store, PutExecution("e", {"seq": 1}), *ran(2, text="short"))
+        for position, sizes in enumerate(streams):
+            write(store, AddOutput("e", position, stream()))
+            for segment, size in enumerate(sizes):
+                write(store, WriteText("e", position, segment, None, "é" * size))
+        store.flush()
+        whole, window = store.window(9), store.window(9, stream_bytes=limit)
+        assert whole.omissions == {}
+        assert whole.segments.keys() == window.segments.keys()
+        for key, segments in whole.segments.items():
+            size = sum(len(text.encode()) for text in segments)
+            omission = window.omissions.get(key)
+            if omission is None:
+                assert window.segments[key] == segments
+                continue
+            assert size > limit
+            head, tail = segments[: omission.segment], segments[omission.segment + omission.count :]
+            assert window.segments[key] == head + tail
+            assert omission.bytes == size - sum(len(text.encode()) for text in head + tail)
+            assert all(sum(len(text.encode()) for text in part) >= limit // 2 for part in (head, tail))
+            assert sum(len(text.encode()) for text in head[:-1] + tail[1:]) <= limit
+        for row in window.executions:
+            for position, output in enumerate(row.outputs):
+                assert output.text == "".join(window.segments.get((row.id, position), ()))
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -739,6 +777,603 @@ def test_reads_are_safe_from_any_thread_while_it_is_written(store: Store) -> Non
     assert len(store.window(500).executions) == 100
 
 
+def test_clear_gives_the_disk_back(path: Path) -> None:
+    """``PRAGMA incremental_vacuum`` gives back one page for each row fetched, and ``execute`` fetches one."""
+    with closing(Store.open(path)) as store:
+        begin(store)
+        empty = store._do(lambda c: c.execute("PRAGMA page_count").fetchone()[0]).result()
+        write(store, *ran(1, text="x" * 3_000_000))
+        store.clear().result()
+        assert path.stat().st_size <= (empty + 5) * 4096
+
+
+# --- what is said of executions that have left --------------------------------------------------------------
+
+
+def test_what_is_said_of_an_execution_that_has_left_makes_no_row(store: Store) -> None:
+    display = Output(output_type="display_data", at=1.0, data={}, metadata={})
+    write(
+        store,
+        PutExecution("gone", {"state": "ok", "metadata": {"a": 1}}),
+        AddOutput("gone", 0, display),
+        SetOutput("gone", 0, display),
+        WriteText("gone", 0, 0, None, "x", 5.0),
+        ClearOutputs("gone"),
+    )
+    store.flush()
+    assert store.count() == 0
+    assert strays(store) == []
+    assert store.health == Health()
+
+
+def strays(store: Store) -> list[str]:
+    """Tables with rows that belong to nothing, after a pass of retention: there are never any."""
+    executions, comms = "SELECT row FROM executions", "SELECT id FROM comms"
+    named = "SELECT digest FROM uses UNION SELECT digest FROM comm_uses"
+    length = "SELECT sum(length(CAST(text AS BLOB))) FROM segments s WHERE s.execution = o.execution"
+    wrong = {
+        **{table: f"{table} WHERE execution NOT IN ({executions})" for table in edit.OF_EXECUTIONS},
+        **{table: f"{table} WHERE comm NOT IN ({comms})" for table in edit.OF_COMMS},
+        "blobs": f"blobs WHERE digest NOT IN ({named})",
+        "parts": "parts WHERE blob NOT IN (SELECT row FROM blobs)",
+        "places": "marks LEFT JOIN segments USING (execution, position, segment) WHERE text IS NULL",
+        "bytes": "outputs o WHERE output_type = 'stream' AND bytes !="
+        f" coalesce(({length} AND s.position = o.position), 0)",
+        "loose": "loose",
+        "trash": "trash",
+    }
+    with store._reading() as connection:
+        return [name for name, rest in wrong.items() if connection.execute(f"SELECT 1 FROM {rest}").fetchone()]
+
+
+def bytes_of(store: Store) -> dict[str, int]:
+    with store._reading() as connection:
+        return dict(connection.execute("SELECT id, bytes FROM executions").fetchall())
+
+
+# --- the text of one execution has a limit ------------------------------------------------------------------
+
+
+def test_text_beyond_the_limit_of_an_execution_is_left_out_and_the_row_says_how_much(path: Path) -> None:
+    with closing(Store.open(path, execution_bytes=100)) as store:
+        begin(store)
+        write(store, *ran(1, code="", text="a" * 60), *ran(2, text="b" * 30))
+        write(store, WriteText("id-001", 0, 0, None, "é" * 25))  # 20 of them fit
+        write(store, WriteText("id-001", 0, 1, None, "c" * 7), PutExecution("id-001", {"metadata": {"mine": 1}}))
+        store.flush()
+        assert store.take_truncated() == {"id-001": {"bytes": 17}}
+        write(store, WriteText("id-001", 0, 2, None, "d" * 7), AddOutput("id-001", 1, stream()))
+        write(store, WriteText("id-001", 1, 0, None, "e"))
+        store.flush()
+        found = store.execution("#1")
+        assert found is not None
+        assert [output.text for output in found.outputs] == ["a" * 60 + "é" * 20, ""]
+        assert found.metadata == {"mine": 1, "rtc_truncated": {"bytes": 25}}
+        assert store.take_truncated() == {}  # it has not doubled
+        other = store.execution("#2")
+        assert other is not None
+        assert other.metadata == {}
+    with closing(Store.open(path, execution_bytes=100)) as store:
+        write(store, WriteText("id-001", 0, 3, None, "f" * 5))
+        store.flush()
+        found = store.execution("#1")
+        assert found is not None
+        assert found.metadata["rtc_truncated"] == {"bytes": 30}
+        write(store, ClearOutputs("id-001"), AddOutput("id-001", 0, stream()), WriteText("id-001", 0, 0, None, "new"))
+        store.flush()
+        found = store.execution("#1")
+        assert found is not None
+        assert (found.outputs[0].text, found.metadata) == ("new", {"mine": 1})
+        assert store.take_truncated() == {"id-001": None}
+
+
+def stream(name: str = "stdout", at: float = 1.0) -> Output:
+    return Output(output_type="stream", at=at, name=name, text="")
+
+
+def test_a_line_that_is_rewritten_at_the_limit_stays_within_it(path: Path) -> None:
+    with closing(Store.open(path, execution_bytes=100)) as store:
+        begin(store)
+        write(store, *ran(1, code="", text="line\n" * 19), WriteText("id-001", 0, 1, None, "0 %"))
+        for at in range(100):
+            write(store, WriteText("id-001", 0, 1, 0, f"{at} % and more"), WriteText("id-001", 0, 1, None, "!"))
+        store.flush()
+        found = store.execution("#1")
+        assert found is not None
+        assert found.outputs[0].text is not None
+        assert len(found.outputs[0].text) <= 100
+        assert found.outputs[0].text.startswith("line\n" * 19)
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+def written(*steps: tuple[int, int | None, str, float], at: float = 1.0) -> list[Change]:
+    """A stream that began at ``at`` and was written so."""
+    first: list[Change] = [PutExecution("e", {"seq": 1}), AddOutput("e", 0, stream(at=at))]
+    return first + [WriteText("e", 0, segment, keep, text, when) for segment, keep, text, when in steps]
+
+
+def marks(store: Store) -> list[tuple[int, int, float]]:
+    store.flush()
+    return [(mark.segment, mark.chars, mark.at) for mark in store.marks("e")]
+
+
+def test_text_that_comes_later_has_its_mark(store: Store) -> None:
+    write(store, *written((0, None, "one\n", 1.0), (0, None, "two\n", 3.0), (1, None, "é\0", 4.0)))
+    write(store, WriteText("e", 0, 1, None, "!", 9.0), AddOutput("e", 1, stream("stderr", at=9.5)))
+    write(store, WriteText("e", 1, 0, None, "x", 9.5), WriteText("e", 1, 0, None, "y", 11.0))
+    store.flush()
+    assert store.marks("e") == [
+        Mark(0, 0, 8, 3.0), Mark(0, 1, 2, 4.0), Mark(0, 1, 3, 9.0), Mark(1, 0, 2, 11.0),
+    ]  # fmt: skip
+    assert store.segments("e") == {0: ["one\ntwo\n", "é\0!"], 1: ["xy"]}
+    assert (store.marks("none"), store.segments("none")) == ([], {})
+
+
+def test_text_that_comes_at_once_or_at_an_unknown_time_needs_no_mark(store: Store) -> None:
+    write(store, *written((0, None, "a", 1.0), (0, None, "b", 1.049), (0, None, "c", 1.02)))
+    write(store, WriteText("e", 0, 0, None, "d"))
+    assert marks(store) == []
+
+
+def test_a_flood_has_few_marks(store: Store) -> None:
+    """200 bytes in each of 20 000 milliseconds; what marks take is told by SQLite where it can."""
+    text, changes = "x" * 199 + "\n", written()
+    for at in range(20_000):
+        changes.append(WriteText("e", 0, at // 25, None, text, 1.0 + at / 1000))
+    write(store, *coalesce(changes))
+    found = marks(store)
+    assert 100 < len(found) <= 4000
+    assert all(later[2] - mark[2] >= edit.MARK_S - 1e-6 for mark, later in itertools.pairwise(found))
+    with store._reading() as connection:
+        values = connection.execute("SELECT sum(8 + length(hex(segment)) / 2 + 2 + 8 + 4) FROM marks").fetchone()
+    assert values[0] <= 0.05 * 200 * 20_000
+
+
+def test_a_bar_that_is_rewritten_for_hours_leaves_no_trail_of_marks(store: Store) -> None:
+    changes = written()
+    for at in range(5000):
+        changes.append(WriteText("e", 0, 0, 0, f"{at:5} |{'#' * (at // 100)}", 1.0 + at))
+    write(store, *changes)
+    assert len(marks(store)) == 1
+    write(store, WriteText("e", 0, 0, 3, "end", 9000.0))
+    assert marks(store) == [(0, 6, 9000.0)]
+
+
+STEPS_OF_TEXT = st.lists(
+    st.tuples(st.integers(0, 4), st.none() | st.integers(0, 12), TEXT, st.floats(0.0, 0.3)), max_size=20
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(STEPS_OF_TEXT, max_size=3), st.sampled_from([0, 20]))
+def test_marks_go_forward_inside_the_text_and_all_later_text_has_one(batches: list[Any], limit: int) -> None:
+    now, count, last = 1.0, 0, 1.0
+    with closing(Store.open(None, execution_bytes=limit)) as store:
+        begin(store)
+        write(store, *written())
+        for batch in batches:
+            for segment, keep, text, pause in batch:
+                now += pause
+                segment %= count + 1
+                count = segment + 1
+                write(store, WriteText("e", 0, segment, keep, text, now))
+                last = now
+            store.flush()
+        found, texts = marks(store), store.segments("e").get(0, [])
+        assert all(segment < len(texts) and chars <= len(texts[segment]) for segment, chars, _ in found)
+        assert sorted(found) == found
+        assert [at for *_, at in found] == sorted(at for *_, at in found)
+        assert strays(store) == []
+        if limit:
+            assert sum(len(text.encode()) for text in texts) <= limit
+        elif texts and found and found[-1][:2] != (len(texts) - 1, len(texts[-1])):
+            assert last - found[-1][2] <= sum(pause for batch in batches for *_, pause in batch)
+
+
+# --- retention ----------------------------------------------------------------------------------------------
+
+
+def shown(seq: int, digest: str, data: bytes = b"", **columns: Any) -> list[Change]:
+    """An execution that showed a picture, which is a blob."""
+    picture = Output(output_type="display_data", at=1.0, data={"image/png": {"blob": digest, "bytes": len(data)}})
+    return [*ran(seq, **columns), PutBlob(digest, data, "image/png"), AddOutput(f"id-{seq:03}", 1, picture)]
+
+
+def digest_of(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
+def retain(store: Store, now: float = 100.0, **limits: Any) -> upkeep.Pruned:
+    return store.retain(Limits(**{"newest": 0, **limits}), now).result()
+
+
+def test_the_oldest_go_with_all_that_was_theirs(store: Store) -> None:
+    for seq in range(1, 31):
+        write(store, *ran(seq, text="x" * 9000, cell=f"c{seq}"), WriteText(f"id-{seq:03}", 0, 1, None, "y", 70.0))
+    write(store, PutExecution("on", {"seq": 0, "state": "running"}))
+    store.flush()
+    before = store.history(limit=10)[0]
+    pruned = retain(store, executions=11)
+    assert (pruned.executions_count, pruned.executions_left) == (20, 11)
+    assert [row.seq for row in store.history()[0]] == [*range(30, 20, -1), 0]
+    assert store.history(limit=10)[0] == before
+    assert strays(store) == []
+    assert retain(store, executions=11).executions_count == 0
+    assert store.execution("id-001") is None
+
+
+def test_the_newest_50_stay_whatever_the_limits_say(store: Store) -> None:
+    write(store, *(change for seq in range(1, 61) for change in ran(seq)))
+    assert store.retain(Limits(days=1, executions=1, bytes=1), now=1e9).result().executions_count == 10
+    assert store.count() == 50
+
+
+def test_blobs_go_with_the_last_who_names_them(store: Store) -> None:
+    big, shared, stated = digest_of(1), digest_of(2), digest_of(3)
+    write(store, *shown(1, big, b"b" * (3 * edit.PART_BYTES + 1)), *shown(2, shared, b"s"), *shown(3, shared, b"s"))
+    write(store, PutBlob(stated, b"t", "x/y"), PutComm("c", {"opened_at": 1.0}))
+    write(store, MergeCommState("c", {"v": {"deep": [{"blob": stated}]}, "w": 1}))
+    write(store, PutBlob(digest_of(4), b"named by nobody", "x/y"))
+    store.flush()
+    assert store.blob(big) == (b"b" * (3 * edit.PART_BYTES + 1), "image/png")
+    retain(store, executions=2)
+    assert [store.blob(key) is None for key in (big, shared, stated, digest_of(4))] == [True, False, False, True]
+    assert strays(store) == []
+    write(store, MergeCommState("c", {"v": None}))
+    retain(store, executions=1)
+    assert [store.blob(key) is None for key in (shared, stated)] == [False, True]
+    retain(store, days=1, now=1e9)
+    assert store.blob(shared) is None
+    assert strays(store) == []
+
+
+def test_a_picture_that_was_replaced_is_freed_and_one_that_came_back_is_kept(store: Store) -> None:
+    first, second = digest_of(1), digest_of(2)
+    write(store, *shown(1, first, b"1"))
+    new = Output(output_type="display_data", at=2.0, data={"image/png": {"blob": second}})
+    write(store, PutBlob(second, b"2", "image/png"), SetOutput("id-001", 1, new))
+    retain(store)
+    assert (store.blob(first), store.blob(second)) == (None, (b"2", "image/png"))
+    write(store, *shown(2, first, b"1"), ClearOutputs("id-001"))
+    retain(store)
+    assert (store.blob(first), store.blob(second)) == ((b"1", "image/png"), None)
+
+
+def test_of_closed_comms_the_newest_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "COMMS_KEPT", 3)
+    for at in range(60):
+        comm, blob = f"c{at}", digest_of(at)
+        write(
+            store, PutComm(comm, {"opened_at": 1.0, "closed_at": float(at) if at else None}), PutBlob(blob, b"x", "x")
+        )
+        write(store, MergeCommState(comm, {"v": {"blob": blob}}), AddCommMessage(comm, {"n": at}))
+    retain(store)
+    with store._reading() as connection:
+        kept = {row[0] for row in connection.execute("SELECT id FROM comms")}
+        for table in edit.OF_COMMS:
+            assert {row[0] for row in connection.execute(f"SELECT comm FROM {table}")} == kept
+    assert kept == {"c0", "c57", "c58", "c59"}
+    assert [at for at in range(60) if store.blob(digest_of(at))] == [0, 57, 58, 59]
+
+
+def test_words_go_with_the_last_who_says_them(store: Store) -> None:
+    write(store, *ran(1, cell="old", client="s1"), *ran(2, cell="new", client="s1"), *ran(3, cell="", client="s2"))
+    retain(store, executions=2)
+    with store._reading() as connection:
+        assert {row[0] for row in connection.execute("SELECT word FROM words")} == {"k1", "new", "s1", "", "s2"}
+    write(store, *ran(4, cell="old", client="s1"))
+    store.flush()
+    assert [(row.cell, row.client) for row in store.history()[0]] == [("old", "s1"), ("", "s2"), ("new", "s1")]
+
+
+def test_a_word_that_is_said_while_words_are_swept_stays(path: Path) -> None:
+    """Only an old row says it when the pass begins; between two of its steps that row goes and a new one says it."""
+    with closing(Store.open(path)) as store:
+        begin(store)
+        write(store, *ran(1, cell="seldom"), *ran(2), *ran(3))
+        store.flush()
+        connection = store._connection
+        steps = upkeep._sweep_words(connection, store._editor)
+        store._do(lambda c: c.execute("DELETE FROM executions WHERE seq = 1")).result()
+        store._do(lambda c: next(steps)).result()
+        write(store, PutExecution("id-002", {"cell": "seldom"}))
+        store.flush()
+        store._do(lambda c: list(steps)).result()
+        found = store.execution("#2")
+        assert found is not None
+        assert found.cell == "seldom"
+
+
+def test_the_file_shrinks_when_a_tenth_of_it_is_free(path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        begin(store)
+        for seq in range(1, 41):
+            write(store, *ran(seq, text="x" * 300_000), seq=seq)
+            store.flush()
+        before = path.stat().st_size
+        retain(store, executions=39)
+        assert path.stat().st_size >= before  # few pages are free, and needed again soon
+        retain(store, executions=4)
+        assert path.stat().st_size < before / 5
+        assert path.with_name(path.name + "-wal").stat().st_size <= 20 << 20
+        assert store._do(lambda c: c.execute("PRAGMA integrity_check").fetchall()).result() == [("ok",)]
+
+
+def test_a_history_comes_within_its_bytes_even_where_blobs_are_shared(path: Path) -> None:
+    data = b"x" * 1_000_000
+    with closing(Store.open(path)) as store:
+        begin(store)
+        for seq in range(1, 41):
+            write(store, *shown(seq, digest_of(seq // 2), data), seq=seq)
+        pruned = retain(store, bytes=6_000_000)
+        assert 5 <= pruned.executions_left <= 12
+        assert strays(store) == []
+        assert path.stat().st_size <= 6_000_000 + 4096 * 1100
+
+
+def test_every_step_leaves_whole_executions_and_takes_little(path: Path) -> None:
+    """The clock goes forward with each look at it, so a step takes the least that it can."""
+    with closing(Store.open(path)) as store:
+        begin(store)
+        for seq in range(1, 301):
+            write(store, *ran(seq, text=f"text {seq}"))
+        write(store, *ran(301, text="x" * 16_000), *ran(302), PutBlob(DIGEST, bytes(20 << 20), "x/y"))
+        write(store, *(WriteText("id-301", 0, at, None, "x" * 16_000, float(at)) for at in range(1, 1000)))
+        store.flush()
+        texts = {row.seq: row.outputs[0].text for row in store.history(limit=1000)[0]}
+        steps = upkeep.prune(
+            store._connection,
+            Limits(executions=1, newest=0),
+            now=1.0,
+            is_alive=True,
+            editor=store._editor,
+            clock=itertools.count(step=upkeep.STEP_S / 2).__next__,
+        )
+        count, left = 0, 302
+        pages = store._do(lambda c: c.execute("PRAGMA page_count").fetchone()[0]).result()
+        while store._do(lambda c: next(steps, "end")).result() is None:
+            count += 1
+            newest = store.history(limit=3)[0]
+            assert {row.seq: row.outputs[0].text for row in newest}.items() <= texts.items()
+            assert left - store.count() <= upkeep.PAGE_ROWS
+            left = store.count()
+            left_pages = store._do(lambda c: c.execute("PRAGMA page_count").fetchone()[0]).result()
+            assert pages - left_pages < 1000
+            pages = left_pages
+        assert (left, count > 300) == (1, True)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(STEPS, max_size=12), max_size=4),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_whatever_was_written_a_pass_leaves_what_stays_as_it_was(
+    batches: list[list[tuple[str, Any, Any]]], kept: int, ended: bool
+) -> None:
+    first: list[Change] = [PutKernel("k1", {"name": "python"})]
+    first += [PutExecution(key, {"seq": seq}) for seq, key in enumerate(("e1", "e2"), 1)]
+    first += [PutComm(key, {"opened_at": 0.0}) for key in ("c1", "c2")]
+    oracle = Rows().apply(first)
+    with closing(Store.open(None)) as store:
+        begin(store)
+        write(store, *first)
+        for batch in batches:
+            changes = []
+            for step in batch:
+                if (change := change_of(*step, oracle)) is not None:
+                    oracle.apply([change])
+                    changes.append(change)
+            write(store, *changes)
+            store.flush()
+            pruned = store.retain(Limits(executions=kept, newest=int(not ended)), now=9.0).result()
+            for row in list(oracle.executions.values()):
+                if store.execution(row.id) is None:
+                    assert row.state in END_STATES
+                    assert kept
+            assert pruned.executions_left == store.count()
+            assert strays(store) == []
+            stored = {row.id: row for row in store.history()[0]}
+            assert all(stored[key] == oracle.executions[key] for key in stored)
+            if len(stored) < 2:
+                return
+
+
+def test_a_pass_waits_for_no_write_and_no_write_for_a_pass(path: Path, until: Until) -> None:
+    """Writes that come while a pass is under way are stored before its next step."""
+    with closing(Store.open(path, delay_s=0.0)) as store:
+        begin(store)
+        for seq in range(1, 2001):
+            write(store, *ran(seq, text="x" * 5000))
+        store.flush()
+        future = store.retain(Limits(executions=50), now=1.0)
+        assert store.retain(Limits(executions=50), now=2.0) is future
+        told = [write(store, *ran(seq), seq=seq) for seq in range(3001, 3021)]
+        until(lambda: all(told), "the writes to be stored")
+        assert not future.done()
+        assert future.result().executions_left >= 50
+        assert strays(store) == []
+
+
+def test_under_load_without_a_pause_a_pass_goes_on_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "STEP_EVERY_S", 0.0)
+    with closing(Store.open(path, delay_s=0.0)) as store:
+        begin(store)
+        write(store, *(change for seq in range(1, 200) for change in ran(seq)))
+        store.flush()
+        future, seq = store.retain(Limits(executions=1), now=1.0), 200
+        while not future.done():
+            with store._wake:  # there is always something that waits
+                write(store, *ran(seq), seq=seq)
+            seq += 1
+        assert future.result().executions_count >= 149
+
+
+def test_nothing_is_taken_away_while_the_history_cannot_be_written(store: Store, until: Until) -> None:
+    write(store, *(change for seq in range(1, 100) for change in ran(seq)))
+    store.flush()
+    full(store, 1)
+    told = write(store, *ran(100, text="x" * 400_000))
+    until(lambda: told, "the failure to be told")
+    with pytest.raises(SetupError, match="cannot be written"):
+        store.retain(Limits(executions=1), now=1.0).result()
+    assert store.count() == 99
+    full(store, None)
+    until(lambda: told[-1] is None, "it to be stored after all")
+    assert retain(store, executions=1).executions_left == 1
+
+
+def test_a_pass_that_finds_the_disk_full_ends_and_hurts_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(store, *(change for seq in range(1, 300) for change in ran(seq)))
+    store.flush()
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        store._connection.execute("BEGIN IMMEDIATE")
+        store._connection.execute("DELETE FROM outputs")
+        raise sqlite3.OperationalError("database or disk is full")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "_empty_trash", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            retain(store, executions=1)
+    assert store.health == Health()
+    assert len(store.history()[0][0].outputs) == 1
+    assert retain(store, executions=1).executions_left == 1
+    assert strays(store) == []
+
+
+def test_closing_ends_a_pass_and_the_next_one_goes_on(path: Path) -> None:
+    with closing(Store.open(path)) as store:
+        begin(store)
+        write(store, *(change for seq in range(1, 1001) for change in ran(seq, text="x" * 5000)))
+        store.flush()
+        future = store.retain(Limits(executions=1, newest=0), now=1.0)
+    with contextlib.suppress(LocalError):
+        future.result()
+    with pytest.raises(LocalError):
+        store.retain(Limits(), now=1.0).result()
+    with closing(Store.open(path)) as store:
+        assert retain(store, executions=1).executions_left == 1
+        assert strays(store) == []
+
+
+KILLED_WHILE_PRUNING = """
+import os
+import sys
+from pathlib import Path
+from rtc_kernel.agent.keep.retention import Limits
+from rtc_kernel.agent.keep.store import Store
+from rtc_kernel.tables import AddOutput, Output, PutBlob, PutExecution, WriteText
+
+left, step = int(sys.argv[2]), Store._step
+
+def kill(self, current):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), 9)
+    step(self, current)
+
+Store._step = kill
+store = Store.open(Path(sys.argv[1]), delay_s=0.0)
+store.begin(relay_id="r1", kernel={"id": "k1"}, now=1.0)
+at = 0
+while True:
+    for _ in range(100):
+        at += 1
+        digest = f"sha256:{at // 3:064x}"
+        data = {"image/png": {"blob": digest}}
+        store.write([
+            PutExecution(f"e{at}", {"seq": at, "state": "ok", "finished_at": 1.0, "cell": f"c{at % 7}"}),
+            PutBlob(digest, bytes(200_000), "image/png"),
+            AddOutput(f"e{at}", 0, Output(output_type="display_data", at=1.0, data=data, metadata={})),
+            AddOutput(f"e{at}", 1, Output(output_type="stream", at=1.0, name="stdout", text="")),
+            *(WriteText(f"e{at}", 1, n, None, "x" * 5000, 2.0 + n) for n in range(20)),
+        ], relay_id="r1", seq=at, mirror_state=None)
+    store.flush()
+    store.retain(Limits(executions=60), now=1.0).result()
+"""
+
+
+@pytest.mark.parametrize("after", [3, 5, 8, 15, 40])
+def test_kill_9_in_a_pass_leaves_a_sound_file_and_the_next_pass_goes_on(path: Path, after: int) -> None:
+    child = subprocess.run([sys.executable, "-c", KILLED_WHILE_PRUNING, str(path), str(after)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    with closing(Store.open(path)) as store:
+        assert store._do(lambda c: c.execute("PRAGMA integrity_check").fetchall()).result() == [("ok",)]
+        assert all(len(row.outputs) == 2 for row in store.history()[0])
+        store.retain(Limits(executions=60), now=1.0).result()
+        assert store.count() <= 60
+        assert strays(store) == []
+
+
+# --- files of kernels that are dead -------------------------------------------------------------------------
+
+
+def finished(path: Path, count: int = 20) -> Path:
+    with closing(Store.open(path)) as store:
+        begin(store)
+        for seq in range(1, count + 1):
+            write(store, *ran(seq, text="x" * 100_000))
+        write(store, PutExecution("open", {"seq": count + 1, "state": "running", "queued_at": 60.0}))
+    return path
+
+
+def test_a_dead_kernels_file_comes_within_its_limits_and_nobody_is_spared(path: Path) -> None:
+    finished(path)
+    before = path.stat().st_size
+    limits = Limits(executions=2)
+    expected = dead.survey(path, limits, now=100.0)
+    assert path.stat().st_size == before
+    assert dead.prune(path, limits, now=100.0) == expected
+    assert (expected.executions_count, expected.executions_left) == (19, 2)
+    assert path.stat().st_size < before / 3
+    with open_readonly(path) as archive:
+        assert [row.seq for row in archive.history()[0]] == [21, 20]
+    with closing(Store.open(path)) as store:
+        assert begin(store, relay_id="r2").next_seq == 22
+
+
+def test_a_dead_kernels_file_that_is_left_without_executions_is_removed(path: Path) -> None:
+    finished(path)
+    assert dead.prune(path, Limits(days=1), now=1e9).executions_left == 0
+    assert list(path.parent.iterdir()) == []
+    Store.open(path).close()
+    assert dead.prune(path, Limits(), now=1.0).executions_count == 0
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_another_process_has_open_is_left_alone(path: Path) -> None:
+    finished(path)
+    code = (
+        "import sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM kernels').fetchall(); print()"
+    )
+    code += "; sys.stdout.flush(); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    other.stdout.readline()
+    for limits in (Limits(executions=1), Limits(days=1)):
+        with pytest.raises(SetupError, match="open in another process"):
+            dead.prune(path, limits, now=1e9)
+    other.communicate("")
+    assert dead.prune(path, Limits(days=1), now=1e9).executions_left == 0
+
+
+def test_a_dead_kernels_file_of_an_earlier_version_is_pruned_too(old: Path) -> None:
+    assert dead.survey(old, Limits(executions=1), now=1e9).executions_count == 1
+    assert dead.prune(old, Limits(executions=1), now=1e9).executions_left == 1
+    with open_readonly(old) as archive:
+        assert [row.id for row in archive.history()[0]] == ["e2"]
+        assert archive.blob(SHOWN) is None
+
+
 # --- when things go wrong -----------------------------------------------------------------------------------
 
 
@@ -861,9 +1496,10 @@ def test_a_full_queue_refuses_what_comes_later_and_says_from_where_to_replay(pat
 @pytest.mark.parametrize(
     "change",
     [
+        PutExecution("e", {"seq": 9, "nonsense": 1}),
         PutExecution("e", {"nonsense": 1}),
-        PutExecution("e", {"execution_count": 1 << 70}),
-        PutExecution("e", {"code": object()}),
+        PutExecution("id-001", {"execution_count": 1 << 70}),
+        PutExecution("e", {"seq": 9, "code": object()}),
         PutMeta({"a": object()}),
     ],
 )
@@ -1080,9 +1716,15 @@ PRAGMA user_version = 1;
 """The tables of rtc_kernel 0.1, as that version made them."""
 
 
-@pytest.fixture
-def old(path: Path) -> Path:
-    """A file of version 1: one execution that had ended and one that ran."""
+SHOWN = "sha256:" + "a" * 64
+STATED = "sha256:" + "b" * 64
+LOST = "sha256:" + "c" * 64
+
+
+@pytest.fixture(params=[1, 2])
+def old(path: Path, request: pytest.FixtureRequest) -> Path:
+    """A file of an earlier version: one execution that had ended and one that ran, a display and a widget with blobs,
+    and a blob that nothing names."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -1092,13 +1734,28 @@ def old(path: Path) -> Path:
             INSERT INTO kernels (id, name, started_at) VALUES ('k1', 'python', 5.0);
             INSERT INTO generations VALUES ('k1', 0, 5.0, NULL, NULL);
             INSERT INTO executions (id, seq, kernel, code, state, finished_at) VALUES ('e1', 1, 'k1', 'é', 'ok', 7.0);
-            INSERT INTO executions (id, seq, kernel, state) VALUES ('e2', 2, 'k1', 'running');
+            INSERT INTO executions (id, seq, kernel, state, cell, notebook, client, submitted_by)
+              VALUES ('e2', 2, 'k1', 'running', 'c', 'n.ipynb', 's', 'ann');
             INSERT INTO outputs (execution, position, output_type, at, name) VALUES ('e1', 0, 'stream', 6.0, 'stdout');
             INSERT INTO segments VALUES ('e1', 0, 0, 'out');
             INSERT INTO tokens VALUES ('ann', 'view', 'hash', 1.0, NULL);
             INSERT INTO facts VALUES ('port', '4321');
             INSERT INTO feed VALUES (1, 'r1', 17, '{"a":1}');
+            INSERT INTO comms (id, target, opened_at) VALUES ('w', 'jupyter.widget', 6.0);
         """)
+        data = (
+            f'{{"image/png":{{"blob":"{SHOWN}"}},"image/gif":{{"blob":"{SHOWN}"}},"text/plain":"sha256: {LOST[:70]}"}}'
+        )
+        connection.execute(
+            "INSERT INTO outputs (execution, position, output_type, at, data, metadata, display_id)"
+            " VALUES ('e1', 1, 'display_data', 6.5, ?, '{}', 'd')",
+            (data,),
+        )
+        connection.execute("INSERT INTO comm_state VALUES ('w', 'value', ?)", (f'{{"blob":"{STATED}"}}'.encode(),))
+        for digest in (SHOWN, STATED, LOST):
+            connection.execute("INSERT INTO blobs VALUES (?, 'image/png', ?)", (digest, digest.encode()))
+        if request.param > 1:
+            connection.executescript(layout.MIGRATIONS[1])
     return path
 
 
@@ -1108,7 +1765,7 @@ def tables_of(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT name, sql FROM sqlite_master"))
 
 
-def test_a_file_of_version_1_is_taken_over_with_all_that_it_has(old: Path, tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_is_taken_over_with_all_that_it_has(old: Path, tmp_path: Path) -> None:
     with closing(Store.open(old)) as store:
         resume = begin(store)
         assert (resume.resumed, resume.feed_seq, resume.mirror_state, resume.port) == (True, 17, {"a": 1}, 4321)
@@ -1116,7 +1773,20 @@ def test_a_file_of_version_1_is_taken_over_with_all_that_it_has(old: Path, tmp_p
             ("e2", "", "running"),
             ("e1", "é", "ok"),
         ]
-        assert store.history()[0][1].outputs[0].text == "out"
+        run, done = store.history()[0]
+        assert (run.cell, run.notebook, run.client, run.submitted_by, run.kernel) == ("c", "n.ipynb", "s", "ann", "k1")
+        assert (done.cell, done.notebook, done.client, done.submitted_by) == (None, None, "", "")
+        assert done.outputs[0].text == "out"
+        assert resume.displays == (("d", "e1", 1),)
+        assert [store.blob(digest) is None for digest in (SHOWN, STATED, LOST)] == [False, False, False]
+        store.retain(Limits(), now=10.0).result()
+        assert store.blob(SHOWN) == (SHOWN.encode(), "image/png")
+        assert store.blob(STATED) == (STATED.encode(), "image/png")
+        assert store.blob(LOST) is None
+        assert bytes_of(store) == {
+            "e1": len("é".encode()) + 3 + len(layout.dump(done.outputs[1].data)),
+            "e2": 0,
+        }
         assert [token.name for token in store.tokens] == ["ann"]
         put(store, asked(1))
     with closing(Store.open(old)) as store:
@@ -1126,14 +1796,22 @@ def test_a_file_of_version_1_is_taken_over_with_all_that_it_has(old: Path, tmp_p
     assert tables_of(old) == tables_of(fresh)
 
 
-def test_a_file_of_version_1_is_read_as_it_is_without_an_agent(old: Path) -> None:
+def test_a_file_of_an_earlier_version_is_read_as_it_is_without_an_agent(old: Path) -> None:
     with open_readonly(old) as archive:
+        assert [row.id for row in archive.history(kernel="k1")[0]] == ["e2", "e1"]
+        assert [row.id for row in archive.history(cell="c", limit=1)[0]] == ["e2"]
+        found = archive.execution("#1")
+        assert found is not None
+        assert (found.outputs[0].text, archive.blob(SHOWN)) == ("out", (SHOWN.encode(), "image/png"))
+        assert (archive.marks("e1"), archive.segments("e1")) == ([], {0: ["out"]})
         assert archive.execution_states(["e1"]) == {"e1": ExecutionState.OK}
         assert (archive.requests(open_only=False), archive.request("q"), archive.last_ordinal()) == ([], None, 0)
         with closing(Store.open(old)) as store:
             put(store, asked(1))
         assert archive.requests(open_only=True) == [archive.request("q-001")] == [asked(1)]
         assert archive.last_ordinal() == 1
+        assert [row.id for row in archive.history(cell="c")[0]] == ["e2"]
+        assert (archive.execution("#1"), archive.blob(SHOWN)) == (found, (SHOWN.encode(), "image/png"))
 
 
 def test_a_file_of_another_program_is_left_alone(path: Path) -> None:

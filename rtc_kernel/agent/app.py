@@ -26,9 +26,11 @@ import sqlite3
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, assert_never
 
 from .. import __version__, discovery, link, schema
+from ..bounds import Bounds
 from ..config import RTCKernel, history_directory, load
 from ..errors import Reason, RemoteError, RTCError, SetupError
 from ..link import Channel, Way
@@ -42,6 +44,7 @@ from ..tables import (
     Kernel,
     KernelState,
     PutCells,
+    PutExecution,
     PutKernel,
     PutMeta,
     Request,
@@ -53,11 +56,14 @@ from .actions import Actions
 from .desk import Desk
 from .document import StateDocument
 from .feed import Feed
+from .keep import retention
 from .keep import store as stores
+from .keep.rows import TRUNCATED
+from .keep.upkeep import survey
 from .mirror import Limits, Mirror
 from .pace import Pace
 from .requests import RequestsDocument
-from .serve import Blob, HistoryQuery, Page
+from .serve import Blob, HistoryQuery, Page, PruneQuery
 from .serve.access import Role, Token, Tokens
 from .serve.comm import CommServer
 from .serve.websocket import Bound, Server
@@ -76,6 +82,12 @@ REPLY_CHECK_S = 2.5
 SETTLE_S = 0.25
 """How long a ``%rtc`` line waits for the idle of the cell before it. Seconds."""
 
+RETAIN_S = 3600.0
+"""How often the history is brought within its limits. Seconds."""
+
+RETAIN_BYTES = 64 << 20
+"""After so much was stored it is so too, or after an eighth of ``keep_bytes`` if that is less."""
+
 END_S = 0.8
 """How long the end may take before the process goes anyway; the relay waits a little longer. Seconds."""
 
@@ -85,6 +97,12 @@ that is not full this costs nothing."""
 
 EXIT_REBUILD = 75
 """Exit code of an agent that wants to be started again (EX_TEMPFAIL)."""
+
+EPOCH_QUIET_S = 1.0
+"""How long nothing must have been written before an epoch begins that is due. Seconds."""
+
+EPOCH_FORCED = 4
+"""At so many times ``epoch_bytes`` it begins whatever is written."""
 
 GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
@@ -137,6 +155,9 @@ class App:
         self._news_of: list[Change] = []  # mirrored, not yet told to those who act
         self._keep_timer: asyncio.TimerHandle | None = None
         self._reply_timer: asyncio.TimerHandle | None = None
+        self._epoch_timer: asyncio.TimerHandle | None = None
+        self._retain_timer: asyncio.TimerHandle | None = None
+        self._retain_at_bytes = 0  # stored bytes after which the history is brought within its limits
         self._seq = 0  # of the last record that the mirror has seen
         self._stored_seq = 0
         self._careful_until = 0  # up to this record, write one by one: one of them cannot be mirrored
@@ -198,7 +219,11 @@ class App:
         }
         resume = self.store.begin(relay_id=relay_id, kernel=columns, now=now)
         self._seq = self._stored_seq = resume.feed_seq
-        limits = Limits(inline_bytes=settings.inline_bytes, blob_bytes=settings.blob_bytes)
+        limits = Limits(
+            inline_bytes=settings.inline_bytes,
+            blob_bytes=settings.blob_bytes,
+            execution_bytes=settings.execution_bytes,
+        )
         self.mirror = self._restore(resume, limits, kernel_id)
         crash = self.store.fact(CRASH_FACT) or {}
         if crash.get("relay_id") == relay_id:
@@ -228,6 +253,7 @@ class App:
         self.actions.receive_seq(self._seq)
         self._announce(secret)
         self._share_from_start()
+        self._retain()
 
     def _listen(self, wanted: int) -> Bound:
         """Open the side socket; on loopback and without TLS where it cannot be had as set, so that there is one."""
@@ -252,11 +278,33 @@ class App:
         try:
             directory = history_directory(self.settings)
             path = directory / f"{kernel_id}.sqlite3" if directory else None
-            return stores.Store.open(path, delay_s=0.0)  # what is given to it was gathered here already
+            return self._store_at(path)
         except SetupError as exc:
             self._problems.append(f"the history is kept in memory only: {exc}")
             log.warning("%s", self._problems[-1])
-            return stores.Store.open(None, delay_s=0.0)
+            return self._store_at(None)
+
+    def _store_at(self, path: Path | None) -> stores.Store:
+        # what is given to it was gathered here already
+        return stores.Store.open(path, delay_s=0.0, execution_bytes=self.settings.store_execution_bytes)
+
+    def _retain(self) -> None:
+        """Let the history keep its limits: now, in an hour, and when much was written."""
+        settings = self.settings
+        if self._retain_timer is not None:
+            self._retain_timer.cancel()
+        self._retain_timer = self._loop.call_later(RETAIN_S, self._retain)
+        step_bytes = min(RETAIN_BYTES, max(1 << 20, settings.keep_bytes // 8 or RETAIN_BYTES))
+        self._retain_at_bytes = self.store.written_bytes + step_bytes
+        self.store.retain(self._keep_limits(PruneQuery()), time.time())
+
+    def _keep_limits(self, query: PruneQuery) -> retention.Limits:
+        settings = self.settings
+        return retention.Limits(
+            days=settings.keep_days if query.older_than_s is None else query.older_than_s / retention.DAY_S,
+            executions=settings.keep_executions if query.keep is None else query.keep,
+            bytes=settings.keep_bytes if query.max_bytes is None else query.max_bytes,
+        )
 
     def _restore(self, resume: stores.Resume, limits: Limits, kernel_id: str) -> Mirror:
         if resume.mirror_state is not None:
@@ -273,7 +321,12 @@ class App:
 
     def _load_document(self) -> StateDocument:
         window = self.store.window(self.settings.window_executions)
-        document = StateDocument(str(self.info["kernel_id"]), window_executions=self.settings.window_executions)
+        document = StateDocument(
+            str(self.info["kernel_id"]),
+            window_executions=self.settings.window_executions,
+            window_bytes=self.settings.window_bytes,
+            bounds=Bounds(stream_bytes=self.settings.stream_bytes, outputs=self.settings.outputs_per_execution),
+        )
         self._health = self._store_health()
         meta = {
             **window.meta,
@@ -502,6 +555,24 @@ class App:
         if update is not None:
             self.server.push(update)
             self.comm.push(update)
+            self._watch_epoch()
+
+    def _watch_epoch(self) -> None:
+        """Too much in the document is dead: begin an epoch without it, in a quiet moment if there is one."""
+        if self._epoch_timer is not None:
+            self._epoch_timer.cancel()
+            self._epoch_timer = None
+        dead, limit = self._document.dead_bytes, self.settings.epoch_bytes
+        if dead > EPOCH_FORCED * limit:
+            self._begin_epoch()
+        elif dead > limit:
+            self._epoch_timer = asyncio.get_running_loop().call_later(EPOCH_QUIET_S, self._begin_epoch)
+
+    def _begin_epoch(self) -> None:
+        self._epoch_timer = None
+        self._document.begin_epoch()
+        self.server.begin_epoch()
+        self.comm.begin_epoch()
 
     def _follow_kernel(self, change: PutKernel) -> None:
         known = {name: getattr(self._kernel, name) for name in Kernel.__dataclass_fields__}
@@ -513,6 +584,10 @@ class App:
         if error is None and seq > self._stored_seq:
             self._stored_seq = seq
             self.feed.say(link.Ack(seq))
+        if self.store.written_bytes >= self._retain_at_bytes:
+            self._retain()
+        if truncated := self.store.take_truncated():
+            self._write([PutExecution(key, {"metadata": {TRUNCATED: value}}) for key, value in truncated.items()])
         if self.store.health.replay_after is not None:
             log.error("%s", self.store.health.reason)
             os._exit(EXIT_REBUILD)  # the relay has what the store could not take
@@ -611,6 +686,24 @@ class App:
     def clear(self) -> None:
         """Forget the finished executions."""
         self._spawn(self._clear(None), "rtc-clear")
+
+    async def prune(self, query: PruneQuery) -> Json:
+        """Bring the history within limits; the live document stays as it is."""
+        limits, now = self._keep_limits(query), time.time()
+        self.keep()
+        try:
+            if query.dry_run:
+                await asyncio.to_thread(self.store.flush)
+                pruned = await asyncio.to_thread(survey, self.store, limits, now=now, is_alive=True)
+            else:
+                pruned = await asyncio.wrap_future(self.store.retain(limits, now))
+        except sqlite3.Error as exc:
+            raise SetupError(f"the history cannot be written ({exc})", "free or repair the disk") from exc
+        return {
+            "executions": pruned.executions_count,
+            "bytes": pruned.bytes,
+            "executions_left": pruned.executions_left,
+        }
 
     async def _clear(self, before: float | None) -> None:
         try:

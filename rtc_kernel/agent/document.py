@@ -1,15 +1,18 @@
 """What is the live state of one kernel, and what must a follower be sent?
 
-Owns the ``state`` document of one epoch: a window over the history (unfinished executions, the latest of each
-cell, the last N). It is written in one transaction per batch and only here; nothing that a peer sends is ever
-applied. It knows no peers, no sockets and no clock.
+Owns the ``state`` document: a window over the history (unfinished executions, the latest of each cell, the last N)
+in which each execution has its bounds (:mod:`rtc_kernel.bounds`). It is written in one transaction per batch and
+only here; nothing that a peer sends is ever applied. It knows no peers, no sockets and no clock.
 
-Theory of the epoch. Every construction is a new life with a new client id, so a replica of an earlier life
-names a client that this document does not know. Such a replica is refused and not merged: merged, every row
-would be there twice in the history of the document and deletions of one life would not hold in the other.
+Theory of the epoch. Every epoch is a new life with a new client id, so a replica of an earlier life names a client
+that this document does not know. Such a replica is refused and not merged: merged, every row would be there twice in
+the history of the document and deletions of one life would not hold in the other. What is deleted leaves an empty
+item behind in its epoch, in every replica and in every first sync; a new epoch is a copy of what is alive.
 
 Theory of the window. A row may leave once it is finished and no longer the latest of its cell. Both are
-for ever, so the rows that may leave wait in a heap by ``seq``, and the oldest leaves first.
+for ever, so the rows that may leave wait in a heap by ``seq``, and the oldest leaves first. Where all that is in the
+window is too large and none of those is left, the oldest finished row leaves although it is the latest of its cell;
+what is unfinished, and the newest row, stay in any case.
 """
 
 from __future__ import annotations
@@ -18,19 +21,22 @@ import heapq
 import secrets
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pycrdt import Doc, TransactionEvent
 
 from .. import schema, yproto
+from ..bounds import Bounds
 from ..errors import Reason, RemoteError
 from ..tables import (
     END_STATES,
     SCHEMA_VERSION,
+    AddOutput,
     Cell,
     Change,
+    ClearOutputs,
     Comm,
     Execution,
     Json,
@@ -39,6 +45,8 @@ from ..tables import (
     PutComm,
     PutExecution,
     PutMeta,
+    SetOutput,
+    WriteText,
 )
 
 RECENT_UPDATES = 1024
@@ -55,44 +63,83 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Row:
-    """What the window must know of an execution."""
+    """What the window must know of an execution. ``size``: its bytes in the document, an estimate."""
 
     seq: int
     cell: CellKey | None
     done: bool
+    size: int = 0
 
 
 class StateDocument:
-    """The ``state`` document of one kernel, in one epoch.
+    """The ``state`` document of one kernel.
 
     Args:
         kernel: the kernel's id; ``room`` is ``<kernel>/state``.
         window_executions: how many executions stay, unless more are unfinished or latest of their cell.
+        window_bytes: how many bytes of executions stay, unless the unfinished ones and the newest have more.
+        bounds: what of one execution stays.
     """
 
-    def __init__(self, kernel: str, *, window_executions: int = 500) -> None:
-        self.epoch = secrets.token_hex(8)
+    def __init__(
+        self,
+        kernel: str,
+        *,
+        window_executions: int = 500,
+        window_bytes: int = 32 << 20,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.room = f"{kernel}/state"
         self.window_executions = window_executions
+        self.window_bytes = window_bytes
+        self._begin()
+        with self._doc.transaction():
+            self._writer = schema.Writer(self._doc, bounds)
+        self._rows: dict[str, _Row] = {}
+        self._newest = -1
+        self._size = 0
+        self._latest: dict[CellKey, str] = {}
+        self._leaving: list[tuple[int, str]] = []
+        self._finished: list[tuple[int, str]] = []  # those that are the latest of their cells, and some that were
+        self._closed_comms: deque[str] = deque()
+
+    def _begin(self) -> None:
+        self.epoch = secrets.token_hex(8)
         self._doc: schema.YDoc = Doc()
         self._updates: list[bytes] = []
         self._subscription = self._doc.observe(self._note)
-        with self._doc.transaction():
-            self._writer = schema.Writer(self._doc)
-        self._rows: dict[str, _Row] = {}
-        self._latest: dict[CellKey, str] = {}
-        self._leaving: list[tuple[int, str]] = []
-        self._closed_comms: deque[str] = deque()
         self._recent: deque[int] = deque(maxlen=RECENT_UPDATES)
         self._recent_set: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<StateDocument {self.room} epoch {self.epoch}: {len(self._rows)} executions>"
+        return f"<StateDocument {self.room} epoch {self.epoch}: {len(self._rows)} executions, {self._size} bytes>"
 
     @property
     def doc(self) -> schema.YDoc:
         """The Yjs document, for readers. Whoever writes to it breaks the window and the followers."""
         return self._doc
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the executions in the window, an estimate of what is alive."""
+        return self._size
+
+    @property
+    def dead_bytes(self) -> int:
+        """What a first sync carries of things that are not there any more, about; 0 at the beginning of an epoch."""
+        return self._writer.dead_bytes
+
+    def begin_epoch(self) -> None:
+        """Begin a new life with all that is there and nothing dead: every replica must be dropped."""
+        before = self._subscription
+        old = self._doc
+        self._begin()
+        old.unobserve(before)
+        with old.transaction(), self._doc.transaction():  # one of the old one, too: else each look at it is one
+            self._writer.move(self._doc)
+            self._writer.apply([PutMeta({"epoch": self.epoch})])
+        self._writer.dead_bytes = 0
+        self._updates.clear()
 
     def has_execution(self, execution: str) -> bool:
         """Whether this row is in the window."""
@@ -107,15 +154,16 @@ class StateDocument:
         comms: Iterable[Comm] = (),
         cells: Iterable[Cell] = (),
         notebook: str = "",
-        segments: Mapping[tuple[str, int], Iterable[str]] | None = None,
+        segments: Mapping[tuple[str, int], Iterable[str | int]] | None = None,
     ) -> None:
         """Build the window of this epoch from the store's records, in one transaction. Call it once, first.
 
         Args:
             meta: further columns of ``meta``; ``schema``, ``epoch`` and ``room`` are ours.
-            segments: by execution and position, the segments of streams that a cursor of the mirror refers to.
+            segments: by execution and position, the segments of streams that a cursor of the mirror refers to. A
+                number stands for a segment of so many bytes in the middle, which need not be read.
         """
-        by_row: dict[str, dict[int, Iterable[str]]] = {}
+        by_row: dict[str, dict[int, Iterable[str | int]]] = {}
         for (execution, position), parts in (segments or {}).items():
             by_row.setdefault(execution, {})[position] = parts
         own = {"schema": SCHEMA_VERSION, "epoch": self.epoch, "room": self.room}
@@ -123,9 +171,15 @@ class StateDocument:
             self._writer.apply([PutMeta({**(meta or {}), **own})])
             for kernel in kernels:
                 self._writer.insert_kernel(kernel)
+            prepared: dict[str, schema.Prepared] = {}
             for row in sorted(executions, key=lambda row: row.seq):
-                self._writer.insert_execution(row, by_row.get(row.id))
+                prepared[row.id] = self._writer.prepare(row, by_row.get(row.id))
                 self._track(row.id, row.seq, _cell(row.notebook, row.cell), row.state in END_STATES)
+                self._resize(row.id, prepared[row.id].extent.size)
+                for left in self._leave():
+                    del prepared[left]
+            for found in prepared.values():
+                self._writer.insert_execution(found)
             for comm in comms:
                 self._writer.insert_comm(comm)
                 if comm.closed_at is not None:
@@ -147,11 +201,20 @@ class StateDocument:
         changes = list(changes)
         with self._doc.transaction():
             self._writer.apply(changes)
+            touched: dict[str, None] = {}
             for change in changes:
-                if isinstance(change, PutExecution):
-                    self._follow(change)
-                elif isinstance(change, PutComm) and change.columns.get("closed_at") is not None:
-                    self._closed_comms.append(change.comm)
+                match change:
+                    case PutExecution(execution):
+                        self._follow(change)
+                        touched[execution] = None
+                    case AddOutput(execution) | WriteText(execution) | SetOutput(execution) | ClearOutputs(execution):
+                        touched[execution] = None
+                    case PutComm(comm, columns) if columns.get("closed_at") is not None:
+                        self._closed_comms.append(comm)
+                    case _:
+                        pass
+            for execution in touched:
+                self._resize(execution, self._writer.size_of(execution))
             self._trim()
         if not self._updates:
             return None
@@ -237,6 +300,7 @@ class StateDocument:
 
     def _track(self, execution: str, seq: int, cell: CellKey | None, done: bool) -> None:
         row = self._rows[execution] = _Row(seq, cell, done)
+        self._newest = max(self._newest, seq)
         if cell is not None:
             before = self._latest.get(cell)
             if before is None or self._rows[before].seq <= seq:
@@ -245,15 +309,44 @@ class StateDocument:
                     self._offer(before, self._rows[before])
         self._offer(execution, row)
 
+    def _resize(self, execution: str, size: int) -> None:
+        if row := self._rows.get(execution):
+            self._size += size - row.size
+            row.size = size
+
     def _offer(self, execution: str, row: _Row) -> None:
-        if row.done and (row.cell is None or self._latest[row.cell] != execution):
+        if not row.done:
+            return
+        if row.cell is None or self._latest[row.cell] != execution:
             heapq.heappush(self._leaving, (row.seq, execution))
+            return
+        heapq.heappush(self._finished, (row.seq, execution))
+        if len(self._finished) > 2 * len(self._rows):  # most of them are not the latest any more
+            latest = set(self._latest.values())
+            self._finished = [entry for entry in self._finished if entry[1] in latest]
+            heapq.heapify(self._finished)
+
+    def _leave(self) -> Iterator[str]:
+        """The rows that leave the window now; only the document knows of them any more."""
+        while heap := self._heap():
+            _, execution = heapq.heappop(heap)
+            row = self._rows.pop(execution, None)
+            if row is not None:
+                self._size -= row.size
+                if row.cell is not None and self._latest[row.cell] == execution:
+                    del self._latest[row.cell]
+                yield execution
+
+    def _heap(self) -> list[tuple[int, str]] | None:
+        """From where the next row is to leave; null where none is."""
+        if self._size > self.window_bytes:
+            heaps = (self._leaving, self._finished)
+            return next((heap for heap in heaps if heap and heap[0][0] != self._newest), None)
+        return self._leaving if len(self._rows) > self.window_executions else None
 
     def _trim(self) -> None:
-        while len(self._rows) > self.window_executions and self._leaving:
-            _, execution = heapq.heappop(self._leaving)
-            if self._rows.pop(execution, None) is not None:
-                self._writer.remove_execution(execution)
+        for execution in self._leave():
+            self._writer.remove_execution(execution)
         while len(self._closed_comms) > CLOSED_COMMS_KEPT:
             self._writer.remove_comm(self._closed_comms.popleft())
 

@@ -7,6 +7,7 @@
 * ``executing`` exec: run code on a kernel that lives
 * ``acting``    interrupt, restart, queue: act on a kernel through its document
 * ``histories`` history, show, export: of kernels that live or are dead
+* ``pruning``   prune: take the oldest executions out of histories
 * ``specs``     install, uninstall: kernelspecs
 
 stdout is for what was asked for, stderr for everything else, so that ``--json`` and ``-o -`` can be piped.

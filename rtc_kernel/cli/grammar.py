@@ -177,6 +177,23 @@ def _add_histories(commands: Commands[_Command]) -> None:
     command.add_argument("kernel", nargs="?", metavar="KERNEL")
     command.add_argument("--json", action="store_true", help="tell as JSON")
     command.set_defaults(command="histories:show_execution")
+    command = commands.add_parser(
+        "prune",
+        help="take the oldest executions out of histories",
+        description="Bring the histories of dead kernels within limits; without any of them those of the settings. "
+        "A history that is left without executions is removed.",
+    )
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("kernel", nargs="?", metavar="KERNEL", help="only this one, dead or alive")
+    which.add_argument("--all", action="store_true", help="those of kernels that live too")
+    command.add_argument("--dry-run", action="store_true", help="show what would go, and take nothing away")
+    command.add_argument(
+        "--older-than", metavar="TIME", type=_duration, help="what finished so long ago goes, such as 12h or 30d"
+    )
+    command.add_argument("--keep", metavar="N", type=_count, help="the newest N executions of each kernel stay")
+    command.add_argument("--max-size", metavar="SIZE", type=_size, help="of each history, such as 500MB or 1GB")
+    _add_json(command)
+    command.set_defaults(command="pruning:prune")
     command = commands.add_parser("export", help="the history of a kernel as a notebook")
     command.add_argument("file", metavar="FILE.ipynb", help="- for stdout")
     command.add_argument("kernel", nargs="?", metavar="KERNEL")
@@ -236,6 +253,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no count: give a number from 1")
     return int(text)
+
+
+def _size(text: str) -> int:
+    """``500MB``, ``1.5GB``, ``2GiB``, ``4096`` as bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:([KMGT])(i?)B?|B)?", text, re.ASCII | re.IGNORECASE)
+    power = "KMGT".index(match[2].upper()) + 1 if match and match[2] else 0
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** power) if match else 0
+    if not size:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: give a number and a unit, such as 500MB or 1GB")
+    return size
 
 
 def _duration(text: str) -> float:

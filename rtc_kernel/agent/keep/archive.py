@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFile:
     """One file of a directory. ``started_at``: of the first generation; ``ended_at``: of the last, null while it
-    lives or when nobody saw its end."""
+    lives or when nobody saw its end. ``host``: the machine on which it ran last."""
 
     path: Path
     kernel_id: str
@@ -35,6 +35,7 @@ class HistoryFile:
     started_at: float | None
     ended_at: float | None
     executions_count: int
+    host: str = ""
 
 
 class Archive(Lookup):
@@ -157,4 +158,5 @@ def _describe(archive: Archive) -> HistoryFile:
         started_at=generations[0].started_at if generations else None,
         ended_at=generations[-1].ended_at if generations else None,
         executions_count=archive.count(),
+        host=kernel.host if kernel else "",
     )

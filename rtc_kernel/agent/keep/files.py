@@ -17,6 +17,9 @@ from . import rows
 BUSY_S = 5.0
 """Time that a statement waits for another process's lock."""
 
+WAL_BYTES = 16 << 20
+"""A write-ahead log that has grown larger (by one large value) is cut to this when it begins anew."""
+
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smbfs", "smb3", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
     | {"vboxsf", "prl_fs", "sshfs", "s3fs", "rclone"}
@@ -86,6 +89,7 @@ def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if path is not None:
         connection.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         if version > 0 and path.stat().st_size <= 32 << 20:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
@@ -93,7 +97,7 @@ def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     steps = [rows.SCHEMA] if version < 1 else [rows.MIGRATIONS[at] for at in range(version, rows.FILE_VERSION)]
     for script in steps:
         connection.executescript(f"BEGIN IMMEDIATE;{script}COMMIT;")
-    for table in ("executions", "outputs", "segments", "comms", "blobs", "feed", "requests"):
+    for table in ("executions", "outputs", "segments", "comms", "blobs", "parts", "uses", "feed", "requests"):
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - our names
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,6 +25,7 @@ from .rows import (
     OUTPUT_COLUMNS,
     REQUEST_COLUMNS,
     TEXT_LIMIT_CHARS,
+    WORD_COLUMNS,
     Connection,
     run,
 )
@@ -37,8 +39,52 @@ PREFIX_CHARS = 4
 Segments = dict[tuple[str, int], list[str]]
 
 _CHUNK = 250
-_SELECT = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions"  # noqa: S608 - our names
 _SELECT_REQUEST = f"SELECT {', '.join(f'requests.{name}' for name in REQUEST_COLUMNS)} FROM requests"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the executions of a file are asked for. Up to version 2 a column held its word, and outputs named an
+    execution by its id; an archive reads such files as they are.
+
+    ``select``: gives what outputs name an execution by, and then ``EXECUTION_COLUMNS``.
+    """
+
+    version: int
+    select: str
+
+    def equals(self, column: str) -> str:
+        """The condition that a column has a value."""
+        is_word = column in WORD_COLUMNS and self.version > 2
+        return f"{column} = (SELECT row FROM words WHERE word = ?)" if is_word else f"{column} = ?"  # noqa: S608
+
+
+def _words(column: str) -> str:
+    if column not in WORD_COLUMNS:
+        return column
+    word = f"(SELECT word FROM words WHERE words.row = executions.{column})"  # noqa: S608 - our names
+    return word if column in ("notebook", "cell") else f"coalesce({word}, '')"
+
+
+_OLD_SELECT = f"SELECT id, {', '.join(EXECUTION_COLUMNS)} FROM executions"  # noqa: S608
+_NEW_SELECT = f"SELECT row, {', '.join(map(_words, EXECUTION_COLUMNS))} FROM executions"  # noqa: S608
+
+
+def layout_of(connection: Connection) -> Layout:
+    """The layout of the file as it is in this transaction: an agent may just have brought it up to date."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    return Layout(version, _NEW_SELECT if version > 2 else _OLD_SELECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """At ``at`` the text of the stream at ``position`` had grown up to ``chars`` code points of its ``segment``. Text
+    before an output's first mark came at the output's ``at``, and text behind its last within 50 ms after that."""
+
+    position: int
+    segment: int
+    chars: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +98,20 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Omission:
+    """The middle of a stream that was not read: ``count`` segments from ``segment`` on, of ``bytes`` in all."""
+
+    segment: int
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """What the live document begins with: unfinished and newest executions (by ``seq``, upwards), open comms.
 
     ``segments``: by execution and position, the segments of each stream: the mirror's cursors count in them.
+    ``omissions``: likewise, of streams of which only the ends were read; their ``segments`` lack the middle.
     ``notebook``: the one that the cells are of; empty where there are none.
     """
 
@@ -66,6 +122,7 @@ class Window:
     cells: tuple[Cell, ...]
     notebook: str
     segments: Segments
+    omissions: dict[tuple[str, int], Omission]
 
 
 class Lookup:
@@ -74,29 +131,33 @@ class Lookup:
     def _reading(self) -> AbstractContextManager[Connection]:
         raise NotImplementedError
 
-    def window(self, limit: int) -> Window:
+    def window(self, limit: int, stream_bytes: int = 0) -> Window:
         """The records for a new document.
 
         Args:
             limit: the newest so many executions, and all unfinished ones.
+            stream_bytes: of a stream with more text, its first and its last half of so much are read, whole
+                segments; 0: all of it.
         """
         with self._reading() as connection:
             found = connection.execute(
-                f"{_SELECT} WHERE state IN ('queued', 'running')"  # noqa: S608
+                f"{layout_of(connection).select} WHERE state IN ('queued', 'running')"  # noqa: S608
                 " OR seq > coalesce((SELECT seq FROM executions ORDER BY seq DESC LIMIT 1 OFFSET ?), -1)"
                 " ORDER BY seq",
                 (limit,),
             ).fetchall()
             segments: Segments = {}
+            omissions: dict[tuple[str, int], Omission] = {}
             notebook = connection.execute("SELECT notebook FROM cells LIMIT 1").fetchone()
             return Window(
                 meta=read_meta(connection),
                 kernels=read_kernels(connection),
-                executions=tuple(read_executions(connection, found, segments)),
+                executions=tuple(read_executions(connection, found, segments, omissions, stream_bytes)),
                 comms=read_comms(connection),
                 cells=read_cells(connection),
                 notebook=notebook[0] if notebook else "",
                 segments=segments,
+                omissions=omissions,
             )
 
     def history(
@@ -131,23 +192,20 @@ class Lookup:
         """
         limit = max(1, min(limit, PAGE_EXECUTIONS))
         matches = _matcher(grep, text)
-        where, values = ["1"], list[Any]()
-        for column, value in (("state", _state(state)), ("cell", cell), ("kernel", kernel)):
-            if value is not None:
-                where.append(f"{column} = ?")
-                values.append(value)
-        if generation is not None:
-            where.append("generation = ?")
-            values.append(generation)
+        asked = {"state": _state(state), "cell": cell, "kernel": kernel, "generation": generation}
+        wanted = {column: value for column, value in asked.items() if value is not None}
         upwards = after is not None and before is None
-        if after is not None and not upwards:
-            where.append("seq > ?")
-            values.append(after)
         out: list[Execution] = []
         size = limit + 1 if matches is None else _CHUNK
         with self._reading() as connection:
+            layout = layout_of(connection)
+            where, values = [layout.equals(column) for column in wanted], list[Any](wanted.values())
+            if after is not None and not upwards:
+                where.append("seq > ?")
+                values.append(after)
+            select = f"{layout.select} WHERE {' AND '.join(where or ['1'])}"
             start = after if upwards else before
-            for found in _pages(connection, " AND ".join(where), values, start, size, upwards=upwards):
+            for found in _pages(connection, select, values, start, size, upwards=upwards):
                 executions = read_executions(connection, found)
                 out += executions if matches is None else filter(matches, executions)
                 if len(out) > limit:
@@ -165,13 +223,39 @@ class Lookup:
             The execution; None where nothing, or more than one, has this name (:meth:`matches` tells which).
         """
         with self._reading() as connection:
+            select = layout_of(connection).select
             for condition, value in _readings(key):
-                found = connection.execute(f"{_SELECT} WHERE {condition} LIMIT 2", value).fetchall()
+                found = connection.execute(f"{select} WHERE {condition} LIMIT 2", value).fetchall()
                 if len(found) == 1:
                     return read_executions(connection, found)[0]
                 if found:
                     return None
         return None
+
+    def segments(self, execution: str) -> dict[int, list[str]]:
+        """The segments of each stream of one execution, by position: what :class:`Mark` counts in."""
+        with self._reading() as connection:
+            found = run(connection, f"{layout_of(connection).select} WHERE id = ?", (execution,)).fetchall()
+            texts = _read_segments(connection, [row[0] for row in found])
+            return {position: parts for (_, position), parts in texts.items()}
+
+    def marks(self, execution: str) -> list[Mark]:
+        """When the text of one execution's streams had grown to where, by position and time; none of a file that was
+        written before there were marks.
+
+        Args:
+            execution: its whole id.
+        """
+        with self._reading() as connection:
+            if layout_of(connection).version < 3:
+                return []
+            found = run(
+                connection,
+                "SELECT position, segment, chars, at FROM marks WHERE execution ="
+                " (SELECT row FROM executions WHERE id = ?) ORDER BY position, segment, chars",
+                (execution,),
+            )
+            return [Mark(*row) for row in found]
 
     def matches(self, prefix: str, limit: int = 20) -> list[str]:
         """The ids of executions that begin so, newest first."""
@@ -185,8 +269,14 @@ class Lookup:
     def blob(self, digest: str) -> tuple[bytes, str] | None:
         """``(bytes, media type)`` under ``sha256:`` and 64 hex digits."""
         with self._reading() as connection:
-            row = connection.execute("SELECT data, media_type FROM blobs WHERE digest = ?", (digest,)).fetchone()
-            return None if row is None else (bytes(row[0]), row[1])
+            if layout_of(connection).version < 3:
+                row = run(connection, "SELECT data, media_type FROM blobs WHERE digest = ?", (digest,)).fetchone()
+                return None if row is None else (bytes(row[0]), row[1])
+            row = run(connection, "SELECT row, media_type FROM blobs WHERE digest = ?", (digest,)).fetchone()
+            if row is None:
+                return None
+            parts = connection.execute("SELECT data FROM parts WHERE blob = ? ORDER BY part", (row[0],))
+            return b"".join(data for (data,) in parts), row[1]
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels' rows (one)."""
@@ -313,19 +403,19 @@ def texts_of(execution: Execution) -> Iterator[str]:
 
 
 def _pages(
-    connection: Connection, where: str, values: list[Any], start: int | None, size: int, *, upwards: bool
+    connection: Connection, select: str, values: list[Any], start: int | None, size: int, *, upwards: bool
 ) -> Iterator[list[Any]]:
     compare, order = (">", "ASC") if upwards else ("<", "DESC")
     at = 1 << 62 if start is None else start
     while True:
         found = connection.execute(
-            f"{_SELECT} WHERE {where} AND seq {compare} ? ORDER BY seq {order} LIMIT ?",
+            f"{select} AND seq {compare} ? ORDER BY seq {order} LIMIT ?",
             (*values, at, size),
         ).fetchall()
         yield found
         if len(found) < size:
             return
-        at = found[-1][EXECUTION_COLUMNS.index("seq")]
+        at = found[-1][1 + EXECUTION_COLUMNS.index("seq")]
 
 
 def _readings(key: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -340,30 +430,85 @@ def _readings(key: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
 # --- records ------------------------------------------------------------------------------------------------
 
 
-def read_executions(connection: Connection, found: Sequence[Any], segments: Segments | None = None) -> list[Execution]:
-    """Rows of ``EXECUTION_COLUMNS`` as records with their outputs, in the same order.
+def read_executions(
+    connection: Connection,
+    found: Sequence[Any],
+    segments: Segments | None = None,
+    omissions: dict[tuple[str, int], Omission] | None = None,
+    stream_bytes: int = 0,
+) -> list[Execution]:
+    """What a layout's ``select`` gave as records with their outputs, in the same order.
 
     Args:
         segments: gets the segments of their streams.
+        omissions: gets what was left out of them.
+        stream_bytes: as of :meth:`Lookup.window`.
     """
     out = []
     for at in range(0, len(found), _CHUNK):
         chunk = found[at : at + _CHUNK]
-        ids = [row[0] for row in chunk]
-        texts = _read_segments(connection, ids)
-        outputs = _read_outputs(connection, ids, texts)
-        out += [rows.execution(row, outputs.get(row[0], ())) for row in chunk]
+        names = {row[0]: row[1] for row in chunk}
+        long = _long_streams(connection, list(names), stream_bytes)
+        texts = _read_segments(connection, list(names), {key for key, _ in long})
+        for key, position in long:
+            parts, omission = _read_ends(connection, key, position, long[key, position], stream_bytes)
+            if parts:
+                texts[key, position] = parts
+            if omissions is not None and omission is not None:
+                omissions[names[key], position] = omission
+        outputs = _read_outputs(connection, list(names), texts)
+        out += [rows.execution(row[1:], outputs.get(row[0], ())) for row in chunk]
         if segments is not None:
-            segments.update(texts)
+            segments.update(((names[key], position), parts) for (key, position), parts in texts.items())
     return out
 
 
-def _read_segments(connection: Connection, ids: list[Any]) -> Segments:
+def _long_streams(connection: Connection, keys: list[Any], stream_bytes: int) -> dict[tuple[Any, int], int]:
+    """All streams, with their bytes, of those executions of which one has more than ``stream_bytes``."""
+    if not stream_bytes:
+        return {}
+    found = connection.execute(
+        "SELECT execution, position, bytes FROM outputs WHERE output_type = 'stream' AND execution IN ("  # noqa: S608
+        f"SELECT execution FROM outputs WHERE output_type = 'stream' AND bytes > ? AND execution IN"
+        f" ({', '.join('?' * len(keys))}))",
+        (stream_bytes, *keys),
+    )
+    return {(key, position): size for key, position, size in found}
+
+
+def _read_ends(
+    connection: Connection, key: Any, position: int, size: int, stream_bytes: int
+) -> tuple[list[str], Omission | None]:
+    """A stream's segments, without the middle where it has more than ``stream_bytes``."""
+    select = "SELECT segment, text FROM segments WHERE execution = ? AND position = ? ORDER BY segment"
+    half = stream_bytes // 2 if size > stream_bytes else size
+    head: list[str] = []
+    for _, text in connection.execute(select, (key, position)):
+        head.append(text)
+        half -= len(text.encode())
+        if half <= 0 < size - stream_bytes:
+            break
+    tail: list[str] = []
+    half, first = stream_bytes // 2, len(head)
+    for segment, text in connection.execute(f"{select} DESC", (key, position)):
+        first = segment
+        if segment < len(head) or half <= 0:
+            first += 1
+            break
+        tail.append(text)
+        half -= len(text.encode())
+    count = first - len(head)
+    left = size - sum(len(text.encode()) for text in (*head, *tail))
+    return head + tail[::-1], Omission(len(head), count, left) if count > 0 else None
+
+
+def _read_segments(connection: Connection, keys: list[Any], without: AbstractSet[Any] = frozenset()) -> Segments:
     texts: Segments = {}
+    keys = [key for key in keys if key not in without]
     for execution, position, text in connection.execute(
         "SELECT execution, position, text FROM segments"  # noqa: S608 - question marks
-        f" WHERE execution IN ({', '.join('?' * len(ids))}) ORDER BY execution, position, segment",
-        ids,
+        f" WHERE execution IN ({', '.join('?' * len(keys))}) ORDER BY execution, position, segment",
+        keys,
     ):
         texts.setdefault((execution, position), []).append(text)
     return texts
@@ -420,7 +565,7 @@ def read_meta(connection: Connection) -> Json:
 def read_displays(connection: Connection, generation: int, limit: int) -> list[tuple[str, str, int]]:
     """``(display_id, execution, position)`` of one generation's displays, as they came; the newest ``limit``."""
     found = connection.execute(
-        "SELECT display_id, o.execution, o.position FROM outputs o JOIN executions e ON e.id = o.execution"
+        "SELECT display_id, e.id, o.position FROM outputs o JOIN executions e ON e.row = o.execution"
         " WHERE display_id IS NOT NULL AND e.generation = ? ORDER BY e.seq DESC, o.position DESC LIMIT ?",
         (generation, limit),
     ).fetchall()

@@ -19,10 +19,13 @@ from typing import Any, Protocol
 
 from ...tables import Comm, Execution, ExecutionState, Json, Kernel, KernelState, Output, Request, RequestState
 
-FILE_VERSION = 2
+FILE_VERSION = 3
 """``PRAGMA user_version`` of the files that this version writes and the newest that it reads."""
 
 SUFFIX = ".sqlite3"
+
+WORD_COLUMNS = ("kernel", "notebook", "cell", "client", "submitted_by")
+"""Columns of ``executions`` that say the same over and over: a row has the number of a row of ``words``."""
 
 _REQUESTS = """
 CREATE TABLE requests (
@@ -31,6 +34,47 @@ CREATE TABLE requests (
   finished_at REAL);
 CREATE INDEX requests_ordinal ON requests (ordinal, finished_at);
 CREATE INDEX requests_open ON requests (ordinal) WHERE finished_at IS NULL;
+"""
+
+_EXECUTIONS = """
+CREATE TABLE words (row INTEGER PRIMARY KEY AUTOINCREMENT, word TEXT NOT NULL UNIQUE);
+CREATE TABLE executions (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, seq INTEGER NOT NULL DEFAULT 0, kernel INTEGER,
+  generation INTEGER NOT NULL DEFAULT 0, notebook INTEGER, cell INTEGER, client INTEGER, submitted_by INTEGER,
+  execution_count INTEGER, queued_at REAL, started_at REAL, finished_at REAL, state TEXT NOT NULL DEFAULT 'queued',
+  private INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, request TEXT, code TEXT NOT NULL DEFAULT '',
+  error TEXT, input TEXT, metadata TEXT NOT NULL DEFAULT '{}');
+CREATE INDEX executions_seq ON executions (seq);
+CREATE INDEX executions_cell ON executions (cell, seq) WHERE cell IS NOT NULL;
+CREATE INDEX executions_open ON executions (state) WHERE state IN ('queued', 'running');
+CREATE TABLE outputs (
+  execution INTEGER NOT NULL, position INTEGER NOT NULL, output_type TEXT NOT NULL, at REAL NOT NULL, name TEXT,
+  bytes INTEGER NOT NULL DEFAULT 0, data TEXT, metadata TEXT, execution_count INTEGER, ename TEXT, evalue TEXT,
+  traceback TEXT, display_id TEXT, PRIMARY KEY (execution, position)) WITHOUT ROWID;
+CREATE INDEX outputs_display ON outputs (display_id) WHERE display_id IS NOT NULL;
+CREATE TABLE segments (
+  execution INTEGER NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, text TEXT NOT NULL,
+  PRIMARY KEY (execution, position, segment)) WITHOUT ROWID;
+CREATE TABLE marks (
+  execution INTEGER NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, chars INTEGER NOT NULL,
+  at REAL NOT NULL, PRIMARY KEY (execution, position, segment, chars)) WITHOUT ROWID;
+"""
+
+_BLOBS = """
+CREATE TABLE blobs (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, media_type TEXT NOT NULL,
+  bytes INTEGER NOT NULL);
+CREATE TABLE parts (blob INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (blob, part));
+CREATE TABLE uses (
+  execution INTEGER NOT NULL, position INTEGER NOT NULL, digest TEXT NOT NULL,
+  PRIMARY KEY (execution, position, digest)) WITHOUT ROWID;
+CREATE INDEX uses_digest ON uses (digest);
+CREATE TABLE comm_uses (
+  comm TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (comm, key, digest)) WITHOUT ROWID;
+CREATE INDEX comm_uses_digest ON comm_uses (digest);
+CREATE TABLE loose (digest TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE trash (kind TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (kind, row)) WITHOUT ROWID;
+CREATE INDEX comms_closed ON comms (closed_at) WHERE closed_at IS NOT NULL;
 """
 
 SCHEMA = f"""
@@ -42,23 +86,6 @@ CREATE TABLE kernels (
 CREATE TABLE generations (
   kernel TEXT NOT NULL, generation INTEGER NOT NULL, started_at REAL, ended_at REAL, exit_code INTEGER,
   PRIMARY KEY (kernel, generation));
-CREATE TABLE executions (
-  id TEXT PRIMARY KEY, seq INTEGER NOT NULL DEFAULT 0, kernel TEXT NOT NULL DEFAULT '',
-  generation INTEGER NOT NULL DEFAULT 0, cell TEXT, notebook TEXT, request TEXT, code TEXT NOT NULL DEFAULT '',
-  execution_count INTEGER, submitted_by TEXT NOT NULL DEFAULT '', client TEXT NOT NULL DEFAULT '',
-  queued_at REAL, started_at REAL, finished_at REAL, state TEXT NOT NULL DEFAULT 'queued', error TEXT, input TEXT,
-  private INTEGER NOT NULL DEFAULT 0, metadata TEXT NOT NULL DEFAULT '{{}}');
-CREATE INDEX executions_seq ON executions (seq);
-CREATE INDEX executions_cell ON executions (cell, seq) WHERE cell IS NOT NULL;
-CREATE INDEX executions_open ON executions (state) WHERE state IN ('queued', 'running');
-CREATE TABLE outputs (
-  execution TEXT NOT NULL, position INTEGER NOT NULL, output_type TEXT NOT NULL, at REAL NOT NULL, name TEXT,
-  data TEXT, metadata TEXT, execution_count INTEGER, ename TEXT, evalue TEXT, traceback TEXT, display_id TEXT,
-  PRIMARY KEY (execution, position));
-CREATE INDEX outputs_display ON outputs (display_id) WHERE display_id IS NOT NULL;
-CREATE TABLE segments (
-  execution TEXT NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, text TEXT NOT NULL,
-  PRIMARY KEY (execution, position, segment));
 CREATE TABLE comms (
   id TEXT PRIMARY KEY, target TEXT NOT NULL DEFAULT '', kernel TEXT NOT NULL DEFAULT '', execution TEXT,
   opened_by TEXT NOT NULL DEFAULT 'kernel', opened_at REAL, closed_at REAL);
@@ -66,7 +93,6 @@ CREATE TABLE comm_state (
   comm TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (comm, key));
 CREATE TABLE comm_messages (row INTEGER PRIMARY KEY AUTOINCREMENT, comm TEXT NOT NULL, value TEXT NOT NULL);
 CREATE INDEX comm_messages_comm ON comm_messages (comm, row);
-CREATE TABLE blobs (digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, data BLOB NOT NULL);
 CREATE TABLE cells (
   "index" INTEGER PRIMARY KEY, id TEXT NOT NULL, cell_type TEXT NOT NULL, source TEXT NOT NULL,
   notebook TEXT NOT NULL);
@@ -76,19 +102,93 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE feed (
   one INTEGER PRIMARY KEY CHECK (one = 1), relay_id TEXT NOT NULL, seq INTEGER NOT NULL, mirror_state TEXT);
-{_REQUESTS}
+{_REQUESTS}{_EXECUTIONS}{_BLOBS}
 PRAGMA user_version = {FILE_VERSION};
 """
 """``meta`` is the document's row; ``facts`` is what the agent keeps for itself (its port); ``feed`` has one row:
-how far which relay's records are in the other tables. A request is open until it has ``finished_at``."""
+how far which relay's records are in the other tables. A request is open until it has ``finished_at``.
 
-MIGRATIONS: Mapping[int, str] = {1: f"{_REQUESTS} PRAGMA user_version = 2;"}
+``outputs``, ``segments``, ``marks`` and ``uses`` name an execution by its ``row``: an id there would be half of what a
+small execution takes. ``bytes``: of an execution about what its code and its outputs take, of an output its own part
+of that. A blob lies in ``parts``, so that a large one goes in small steps. ``uses`` and ``comm_uses`` say who names it;
+``loose`` are the digests that lost somebody who named them (or have nobody yet); ``trash`` are rows that have left and
+whose outputs or parts are still there."""
+
+
+def _word(column: str) -> str:
+    return f"(SELECT row FROM words WHERE word = old_executions.{column})"  # noqa: S608 - our names
+
+
+_SAID = " UNION ".join(f"SELECT {name} FROM old_executions WHERE {name} IS NOT NULL" for name in WORD_COLUMNS)  # noqa: S608
+
+
+_FOUND = """
+WITH RECURSIVE found (one, two, rest) AS (
+  SELECT {one}, {two}, substr({value}, instr({value}, 'sha256:')) FROM {table} WHERE instr({value}, 'sha256:')
+  UNION ALL
+  SELECT one, two, substr(rest, 7 + instr(substr(rest, 8), 'sha256:')) FROM found
+  WHERE instr(substr(rest, 8), 'sha256:'))
+SELECT one, two, substr(rest, 1, 71) FROM found WHERE substr(rest, 1, 71) IN (SELECT digest FROM blobs)
+"""
+
+_TO_3 = f"""
+DROP INDEX executions_seq;
+DROP INDEX executions_cell;
+DROP INDEX executions_open;
+DROP INDEX outputs_display;
+ALTER TABLE executions RENAME TO old_executions;
+ALTER TABLE outputs RENAME TO old_outputs;
+ALTER TABLE segments RENAME TO old_segments;
+ALTER TABLE blobs RENAME TO old_blobs;
+{_EXECUTIONS}{_BLOBS}
+INSERT INTO words (word) {_SAID};
+INSERT INTO executions (
+    id, seq, kernel, generation, notebook, cell, client, submitted_by, execution_count, queued_at, started_at,
+    finished_at, state, private, request, code, error, input, metadata)
+  SELECT id, seq, {_word("kernel")}, generation, {_word("notebook")}, {_word("cell")}, {_word("client")},
+    {_word("submitted_by")}, execution_count, queued_at, started_at, finished_at, state, private, request, code, error,
+    input, metadata FROM old_executions ORDER BY seq, rowid;
+INSERT INTO segments
+  SELECT e.row, s.position, s.segment, s.text FROM old_segments s JOIN executions e ON e.id = s.execution;
+INSERT INTO outputs (
+    execution, position, output_type, at, name, bytes, data, metadata, execution_count, ename, evalue, traceback,
+    display_id)
+  SELECT e.row, position, output_type, at, name,
+    coalesce(length(CAST(data AS BLOB)), 0) + coalesce(length(CAST(traceback AS BLOB)), 0) + coalesce((
+      SELECT sum(length(CAST(text AS BLOB))) FROM segments
+      WHERE segments.execution = e.row AND segments.position = o.position), 0),
+    data, o.metadata, o.execution_count, ename, evalue, traceback, display_id
+  FROM old_outputs o JOIN executions e ON e.id = o.execution;
+UPDATE executions SET bytes = length(CAST(code AS BLOB))
+  + coalesce((SELECT sum(bytes) FROM outputs WHERE execution = executions.row), 0);
+INSERT INTO blobs (row, digest, media_type, bytes) SELECT rowid, digest, media_type, length(data) FROM old_blobs;
+INSERT INTO parts SELECT rowid, 0, data FROM old_blobs;
+INSERT OR IGNORE INTO uses {_FOUND.format(one="execution", two="position", value="data", table="outputs")};
+INSERT OR IGNORE INTO comm_uses
+  {_FOUND.format(one="comm", two="key", value="CAST(value AS TEXT)", table="comm_state")};
+INSERT INTO loose SELECT digest FROM blobs;
+DROP TABLE old_executions;
+DROP TABLE old_outputs;
+DROP TABLE old_segments;
+DROP TABLE old_blobs;
+PRAGMA user_version = 3;
+"""  # noqa: S608 - our names
+
+MIGRATIONS: Mapping[int, str] = {1: f"{_REQUESTS} PRAGMA user_version = 2;", 2: _TO_3}
 """The statements that make a file of one version into one of the next."""
 
-EXECUTION_COLUMNS = tuple(name for name in Execution.__dataclass_fields__ if name != "outputs")
+TRUNCATED = "rtc_truncated"
+"""Key of an execution's ``metadata``: ``{"bytes": n}``, how much of its text is not stored."""
+
+# What the document left out (``omitted_…``) is here.
+EXECUTION_COLUMNS = tuple(
+    name for name in Execution.__dataclass_fields__ if name != "outputs" and not name.startswith("omitted_")
+)
 KERNEL_COLUMNS = tuple(Kernel.__dataclass_fields__)
 COMM_COLUMNS = tuple(name for name in Comm.__dataclass_fields__ if name not in ("state", "messages"))
-OUTPUT_COLUMNS = tuple(name for name in Output.__dataclass_fields__ if name != "text")
+OUTPUT_COLUMNS = tuple(
+    name for name in Output.__dataclass_fields__ if name != "text" and not name.startswith("omitted_")
+)
 REQUEST_COLUMNS = tuple(Request.__dataclass_fields__)
 JSON_COLUMNS = frozenset({"error", "input", "metadata", "data", "traceback", "columns"})
 
@@ -106,6 +206,10 @@ class Rows(Protocol):
     def rowcount(self) -> int:
         """Rows that the statement changed."""
 
+    @property
+    def lastrowid(self) -> int | None:
+        """The row that the last INSERT made."""
+
     def fetchone(self) -> Any:
         """The next row, or None."""
 
@@ -116,7 +220,7 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """What ``edit`` and ``lookup`` need of a connection."""
+    """What the pure modules need of a connection."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows:
         """Run one statement."""

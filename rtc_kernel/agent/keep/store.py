@@ -13,6 +13,9 @@ like a whole one; the relay's spool has them.
 Requests (:meth:`Store.put_requests`) go through the same queue, but a transaction with requests in it is synced to the
 disk: what is acknowledged to a peer outlasts a power cut. Of the rest a power cut may take the last moments.
 
+What a history has too much of goes in small steps (:meth:`Store.retain`), which the writer takes when nothing waits,
+and once in ``STEP_EVERY_S`` when something always does.
+
 In a file, reads go over connections of their own beside the writer (WAL lets them; in DELETE mode, on network
 file systems, a reader and a commit wait for each other for up to ``files.BUSY_S``). In memory there is one connection
 and one lock: SQLite's shared cache locks whole tables and answers SQLITE_LOCKED at once, whatever the timeout.
@@ -26,7 +29,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,9 +39,11 @@ from typing import Any, Protocol
 
 from ...errors import LocalError, SetupError
 from ...tables import REQUEST_END_STATES, Change, Json, Request
-from . import edit, lookup, rows
+from . import edit, lookup, rows, upkeep
 from .files import Damaged, connect, make_file, move_aside, open_beside, prepare
 from .lookup import Lookup
+from .retention import Limits
+from .upkeep import Pruned
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +67,9 @@ REQUESTS_KEPT = 100_000
 
 PRUNE_EVERY = 1000
 """Requests between two looks for those that are not kept any more: a look costs milliseconds."""
+
+STEP_EVERY_S = 1.0
+"""Under load that leaves no pause, a step of retention is taken in so many seconds: the file must not grow for ever."""
 
 _SYNC = (
     ("PRAGMA synchronous = EXTRA", "PRAGMA synchronous = NORMAL"),
@@ -163,10 +171,19 @@ class _Job:
     future: Future[Any] = field(default_factory=Future)
 
 
+@dataclass(slots=True)
+class _Pass:
+    """A pass of retention that is under way."""
+
+    limits: Limits
+    steps: Generator[None, None, Pruned]
+    future: Future[Pruned] = field(default_factory=Future)
+
+
 class Store(Lookup):
     """The history of one kernel. Open it with :meth:`open`, end it with :meth:`close`.
 
-    The writer's thread owns ``_connection``, ``_retry_s`` and ``_committed_at``; the rest is shared under
+    The writer's thread owns ``_connection``, ``_editor``, ``_retry_s`` and ``_committed_at``; the rest is shared under
     ``_wake``'s lock.
     """
 
@@ -178,6 +195,7 @@ class Store(Lookup):
         delay_s: float,
         backlog_bytes: int,
         sync_requests: bool,
+        execution_bytes: int,
         note: str,
     ) -> None:
         self.path = path
@@ -186,6 +204,11 @@ class Store(Lookup):
         self._for_requests = (_WIPE, *(_SYNC if sync_requests else ()))
         self._note = note
         self._connection = connection
+        self._editor = edit.Editor(connection, execution_bytes=execution_bytes)
+        self._passes: deque[_Pass] = deque()
+        self._written_bytes = 0
+        self._truncated: dict[str, Json | None] = {}
+        self._stepped_at = 0.0
         self._memory_lock = threading.RLock()
         self._readers: deque[sqlite3.Connection] = deque()
         self._wake = threading.Condition()
@@ -218,6 +241,7 @@ class Store(Lookup):
         delay_s: float = DELAY_S,
         backlog_bytes: int = BACKLOG_BYTES,
         sync_requests: bool = True,
+        execution_bytes: int = 0,
     ) -> Store:
         """Open or begin a history.
 
@@ -227,6 +251,8 @@ class Store(Lookup):
             delay_s: seconds that a write may wait.
             backlog_bytes: bytes that may wait for the disk.
             sync_requests: whether stored requests outlast a power cut, and not only the death of every process.
+            execution_bytes: bytes that are stored of one execution; text beyond is left out, and the row's
+                ``metadata`` says how much (``rtc_truncated``). 0: no limit.
 
         Raises:
             SetupError: the file cannot be made, is of a newer version, or is something else's.
@@ -249,7 +275,13 @@ class Store(Lookup):
                 except Damaged as again:
                     raise SetupError(f"{path} cannot be written ({again})", "choose another history_dir") from again
         return cls(
-            connection, path, delay_s=delay_s, backlog_bytes=backlog_bytes, sync_requests=sync_requests, note=note
+            connection,
+            path,
+            delay_s=delay_s,
+            backlog_bytes=backlog_bytes,
+            sync_requests=sync_requests,
+            execution_bytes=execution_bytes,
+            note=note,
         )
 
     # --- in -------------------------------------------------------------------------------------------------
@@ -359,6 +391,35 @@ class Store(Lookup):
         """
         return self._do(partial(_clear, before))
 
+    def retain(self, limits: Limits, now: float) -> Future[Pruned]:
+        """Bring the history within its limits, step by step, when nothing waits; never waits itself.
+
+        Rows that leave here stay in the live document; what is said of them later is passed over.
+
+        Args:
+            now: POSIX seconds, from which age counts.
+
+        Returns:
+            A future of what went; that of a pass with the same limits, if one is under way. It fails with a SetupError
+            while the history cannot be written: what is full is not made fuller, and the next pass does it.
+        """
+        steps = upkeep.prune(
+            self._connection, limits, now=now, is_alive=True, editor=self._editor, clock=time.monotonic
+        )
+        made = _Pass(limits, steps)
+        made.future.set_running_or_notify_cancel()  # whoever waits may go; the pass is taken all the same
+        with self._wake:
+            for known in self._passes:
+                if known.limits == limits:
+                    return known.future
+            if self._closing:
+                made.future.set_exception(LocalError("the store is closed"))
+            else:
+                self._stepped_at = time.monotonic()
+                self._passes.append(made)
+                self._wake.notify()
+        return made.future
+
     def flush(self) -> None:
         """Wait until all that was given is stored.
 
@@ -393,6 +454,18 @@ class Store(Lookup):
         if self._refused or self._note:
             return Health("degraded", self._refused or self._note)
         return Health()
+
+    @property
+    def written_bytes(self) -> int:
+        """About how much was stored since the store was opened."""
+        return self._written_bytes
+
+    def take_truncated(self) -> dict[str, Json | None]:
+        """What the live document is to say of executions whose text is left out (``rtc_truncated``): news since the
+        last call. The history has the exact figure."""
+        with self._wake:
+            taken, self._truncated = self._truncated, {}
+        return taken
 
     @property
     def tokens(self) -> tuple[StoredToken, ...]:
@@ -469,24 +542,31 @@ class Store(Lookup):
     def _run(self) -> None:
         while True:
             batch = self._take()
-            if not batch:
+            if batch is None:
+                self._step(self._passes[0])
+            elif not batch:
                 break
-            if isinstance(batch[0], _Job):
+            elif isinstance(batch[0], _Job):
                 self._run_job(batch[0])
             else:
                 self._commit([item for item in batch if isinstance(item, _Write)])
+        while self._passes:
+            self._end_pass(LocalError("the store is closed"))
         with self._memory_lock, contextlib.suppress(sqlite3.Error):
             if self.path is not None:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
-    def _take(self) -> list[_Write | _Job]:
-        """The next transaction: a job, or the writes before the next job. Empty: the end."""
+    def _take(self) -> list[_Write | _Job] | None:
+        """The next transaction: a job, or the writes before the next job. Empty: the end. None: a step of retention."""
         with self._wake:
             self._idle = True
-            while not self._queue and not self._closing:
+            while not self._queue and not self._closing and not self._passes:
                 self._wake.wait()
             self._idle = False
+            is_due = not self._queue or self._error or time.monotonic() - self._stepped_at >= STEP_EVERY_S
+            if self._passes and is_due and not self._closing:
+                return None
             pause_s = self._retry_s or self._delay_s
             until = self._committed_at + pause_s
             while not self._closing and not self._jobs and (left_s := until - time.monotonic()) > 0:
@@ -511,7 +591,7 @@ class Store(Lookup):
         try:
             with self._memory_lock, _switched(self._connection, pragmas):
                 try:
-                    self._transact(lambda connection: _apply(connection, batch))
+                    self._transact(lambda connection: self._apply(connection, batch))
                 except sqlite3.DatabaseError as exc:
                     if not _is_value_error(exc):
                         raise
@@ -527,7 +607,10 @@ class Store(Lookup):
             self._error, self._retry_s = None, 0.0
             for _ in batch:
                 self._queue.popleft()
-            self._waiting_bytes -= sum(write.size for write in batch)
+            size = sum(write.size for write in batch)
+            self._waiting_bytes -= size
+            self._written_bytes += size
+            self._truncated |= self._editor.take_truncated()
         self._committed_at = time.monotonic()
         for write in batch:
             _tell(write, write.refused)
@@ -562,11 +645,37 @@ class Store(Lookup):
         try:
             with self._memory_lock:
                 result = job.work(self._connection)
+                self._editor.forget()
         except Exception as exc:
             self._roll_back()
             job.future.set_exception(exc)
         else:
             job.future.set_result(result)
+
+    def _step(self, current: _Pass) -> None:
+        """One step of retention. Whatever fails ends the pass: the next one goes on where this one was."""
+        try:
+            if self._error is not None:
+                raise SetupError(
+                    f"the history cannot be written ({_words(self._error)}), so nothing of it is taken away",
+                    "free or repair the disk",
+                )
+            with self._memory_lock:
+                next(current.steps)
+        except StopIteration as end:
+            with self._wake:
+                self._passes.popleft()
+            current.future.set_result(end.value)
+        except Exception as exc:
+            self._roll_back()
+            self._end_pass(exc)
+        self._stepped_at = time.monotonic()
+
+    def _end_pass(self, exc: Exception) -> None:
+        with self._wake:
+            current = self._passes.popleft()
+        current.steps.close()
+        current.future.set_exception(exc)
 
     def _transact(self, work: Callable[[sqlite3.Connection], object]) -> None:
         connection = self._connection
@@ -579,21 +688,36 @@ class Store(Lookup):
             raise
 
     def _roll_back(self) -> None:
+        self._editor.forget()
         if self._connection.in_transaction:  # SQLITE_FULL and SQLITE_IOERR may have done it already
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
+
+    def _apply(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
+        for write in batch:
+            self._editor.apply(write.changes)
+            if write.edit is not None:
+                write.edit(connection)
+        self._editor.finish()
+        _put_feed(connection, batch)
 
     def _apply_singly(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
         """Change by change, so that a value that no column can hold costs itself only, and is told."""
         for write in batch:
             for change in write.changes:
-                refused = _try(connection, type(change).__name__, partial(edit.apply_one, change=change))
-                self._refused = str(refused or self._refused)
+                refused = _try(connection, type(change).__name__, partial(self._apply_one, change))
+                if refused is not None:
+                    self._editor.forget()
+                    self._refused = str(refused)
             if write.edit is not None:
                 write.refused = _try(connection, "request" if write.requests else "token or fact", write.edit)
                 if write.done is None:
                     self._refused = str(write.refused or self._refused)
         _put_feed(connection, batch)
+
+    def _apply_one(self, change: Change, connection: sqlite3.Connection) -> None:
+        self._editor.apply_one(change)
+        self._editor.finish()
 
     def _begin(self, relay_id: str, kernel: Json, now: float, connection: sqlite3.Connection) -> Resume:
         key = str(kernel["id"])
@@ -619,14 +743,6 @@ class Store(Lookup):
             port=self.fact("port"),
             resumed=resumed,
         )
-
-
-def _apply(connection: sqlite3.Connection, batch: list[_Write]) -> None:
-    for write in batch:
-        edit.apply(connection, write.changes)
-        if write.edit is not None:
-            write.edit(connection)
-    _put_feed(connection, batch)
 
 
 def _try(connection: sqlite3.Connection, name: str, work: edit.Edit) -> LocalError | None:
@@ -680,7 +796,7 @@ def _clear(before: float | None, connection: sqlite3.Connection) -> int:
         count = edit.clear(connection, before)
         connection.execute("COMMIT")
         with contextlib.suppress(sqlite3.OperationalError):  # a reader holds it: the next commits do it
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.executescript("PRAGMA incremental_vacuum")  # execute() would give back one page
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.execute("PRAGMA secure_delete = OFF")

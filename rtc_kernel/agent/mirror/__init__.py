@@ -146,7 +146,7 @@ class Mirror:
     def _receive_shell(self, way: Way, message: Message, at: float) -> list[Change]:
         kind = message.type
         if way is Way.TO_FRONT:
-            return self._executions.receive_reply(message, at) if kind == "execute_reply" else []
+            return self._executions.receive_reply(message, at, self._limits) if kind == "execute_reply" else []
         if kind == "execute_request":
             return self._executions.receive_request(message, at, self._life.generation)
         if kind in COMM_TYPES:
@@ -206,7 +206,8 @@ class Mirror:
         elif kind == "clear_output":
             changes += outputs.clear(message.content.get("wait") is True, self._displays)
         else:
-            output = read_output(kind, message.content, at, self._limits, changes)
+            limits = outputs.limits(self._limits, self._displays)
+            output = read_output(kind, message.content, at, limits, changes)
             if kind == "error":
                 run.failure = read_error(message.content)
             changes += outputs.add(output, self._displays)
@@ -226,7 +227,8 @@ class Mirror:
         if display_id is None or display_id not in self._displays:
             return []
         changes: list[Change] = []
-        output = read_output("display_data", message.content, at, self._limits, changes)
+        limits = self._limits.within(self._displays.used_beside(display_id))
+        output = read_output("display_data", message.content, at, limits, changes)
         return changes + self._displays.update(display_id, to_display(output))
 
     def _end_life(self, at: float, *, seen: bool, killed: bool) -> list[Change]:

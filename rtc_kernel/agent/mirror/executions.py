@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, Request, advance
 from ...wire import Message
 from .outputs import Outputs
-from .values import clean_text, cut, get_count, get_text
+from .values import Limits, bound, clean_text, cut, get_count, get_text
 
 REPLY_S = 2.0
 """How long after idle a reply may still come. Seconds."""
@@ -261,7 +261,7 @@ class Executions:
             and get_text(message.parent, "session") not in self._clients
         )
 
-    def receive_reply(self, message: Message, at: float) -> list[Change]:
+    def receive_reply(self, message: Message, at: float, limits: Limits) -> list[Change]:
         """An ``execute_reply`` on its way to the front."""
         run = self._open.get(clean_text(message.parent_id))
         if run is None or run.reply:
@@ -278,7 +278,7 @@ class Executions:
             run.execution_count = columns["execution_count"] = count
         expressions = content.get("user_expressions")
         if isinstance(expressions, dict) and expressions and not run.private:
-            columns["metadata"] = {"user_expressions": expressions}
+            columns["metadata"] = {"user_expressions": bound(expressions, limits)}
         if columns:
             changes.append(PutExecution(run.id, columns))
         for other in list(self._open.values()):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...bounds import weigh
 from ...tables import AddOutput, Change, ClearOutputs, Json, Output, SetOutput, WriteText
 from .streams import Stream
 from .values import Limits, bound, clean, cut, get_count, get_list, get_object, get_text, read_bundle, size_of
@@ -62,6 +63,11 @@ def read_output(kind: str, content: Json, at: float, limits: Limits, changes: li
     )
 
 
+def size_of_output(output: Output) -> int:
+    """Bytes of the values that stand in the row of an output."""
+    return weigh([output.data, output.metadata, output.ename, output.evalue, output.traceback])
+
+
 def read_display_id(content: Json) -> str | None:
     """``transient.display_id``, clean; null where there is none."""
     return get_text(get_object(content, "transient"), "display_id") or None
@@ -81,20 +87,23 @@ def _read_traceback(lines: list[Any], size_bytes: int) -> tuple[str, ...]:
 
 
 class Displays:
-    """Where the outputs with a display id are: ``(execution, position)``, oldest first."""
+    """Where the outputs with a display id are, ``(execution, position)``, oldest first, and how large each is."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[str, str, int], None] = {}
+        self._places: dict[tuple[str, str, int], int] = {}
+        self._bytes: dict[str, int] = {}  # by execution
         self._by_id: dict[str, dict[tuple[str, str, int], None]] = {}
         self._by_execution: dict[str, dict[tuple[str, str, int], None]] = {}
 
     def __repr__(self) -> str:
         return f"<Displays {len(self._by_id)} ids, {len(self._places)} outputs>"
 
-    def add(self, display_id: str, execution: str, position: int) -> None:
-        """An output with this id was appended; forgets the oldest beyond ``DISPLAY_PLACES_KEPT``."""
+    def add(self, display_id: str, execution: str, position: int, size: int = 0) -> None:
+        """An output with this id and of so many bytes was appended; forgets the oldest beyond
+        ``DISPLAY_PLACES_KEPT``."""
         place = (display_id, execution, position)
-        self._places[place] = None
+        self._places[place] = 0
+        self._resize(place, size)
         self._by_id.setdefault(display_id, {})[place] = None
         self._by_execution.setdefault(execution, {})[place] = None
         if len(self._places) > DISPLAY_PLACES_KEPT:
@@ -107,12 +116,35 @@ class Displays:
 
     def update(self, display_id: str, output: Output) -> list[Change]:
         """Replace every output that carries the id."""
-        return [SetOutput(execution, position, output) for _, execution, position in self._by_id.get(display_id, ())]
+        places = self._by_id.get(display_id, {})
+        size = size_of_output(output)
+        for place in places:
+            self._resize(place, size)
+        return [SetOutput(execution, position, output) for _, execution, position in places]
+
+    def used_bytes(self, execution: str) -> int:
+        """Bytes of the outputs with a display id in this execution."""
+        return self._bytes.get(execution, 0)
+
+    def used_beside(self, display_id: str) -> int:
+        """The same beside the outputs with this id, of the execution that has most."""
+        used: dict[str, int] = {}
+        for place in self._by_id.get(display_id, ()):
+            used[place[1]] = used.get(place[1], self._bytes.get(place[1], 0)) - self._places[place]
+        return max(used.values(), default=0)
 
     def __contains__(self, display_id: object) -> bool:
         return display_id in self._by_id
 
+    def _resize(self, place: tuple[str, str, int], size: int) -> None:
+        execution = place[1]
+        self._bytes[execution] = self._bytes.get(execution, 0) + size - self._places[place]
+        self._places[place] = size
+
     def _drop(self, place: tuple[str, str, int]) -> None:
+        self._resize(place, 0)
+        if not self._bytes[place[1]]:
+            del self._bytes[place[1]]
         del self._places[place]
         for table, key in ((self._by_id, place[0]), (self._by_execution, place[1])):
             del table[key][place]
@@ -121,13 +153,15 @@ class Displays:
 
 
 class Outputs:
-    """The outputs of one execution: how many, the stream at their end, whether a clear waits."""
+    """The outputs of one execution: how many, the bytes of their values (those with a display id aside), the stream at
+    their end, whether a clear waits."""
 
-    __slots__ = ("clear_waits", "count", "execution", "name", "stream")
+    __slots__ = ("clear_waits", "count", "execution", "name", "stream", "used_bytes")
 
     def __init__(self, execution: str) -> None:
         self.execution = execution
         self.count = 0
+        self.used_bytes = 0
         self.name = ""
         self.stream: Stream | None = None
         self.clear_waits = False
@@ -144,7 +178,8 @@ class Outputs:
             self.stream = stream = Stream()
             self.name = name
         execution, position = self.execution, self.count - 1
-        changes += [WriteText(execution, position, segment, keep, part) for segment, keep, part in stream.write(text)]
+        edits = stream.write(text)
+        changes += [WriteText(execution, position, segment, keep, part, at) for segment, keep, part in edits]
         return changes
 
     def add(self, output: Output, displays: Displays) -> list[Change]:
@@ -154,8 +189,16 @@ class Outputs:
             changes += displays.update(output.display_id, to_display(output))
         changes += self._append(output, displays)
         if output.display_id is not None:
-            displays.add(output.display_id, self.execution, self.count - 1)
+            displays.add(output.display_id, self.execution, self.count - 1, size_of_output(output))
+        else:
+            self.used_bytes += size_of_output(output)
         return changes
+
+    def limits(self, limits: Limits, displays: Displays) -> Limits:
+        """What the next value may weigh."""
+        if self.clear_waits:
+            return limits
+        return limits.within(self.used_bytes + displays.used_bytes(self.execution))
 
     def clear(self, wait: bool, displays: Displays) -> list[Change]:
         """Take all outputs away, now or at the next one."""
@@ -163,7 +206,7 @@ class Outputs:
         self.clear_waits = wait
         if wait or not self.count:
             return []
-        self.count = 0
+        self.count = self.used_bytes = 0
         displays.forget(self.execution)
         return [ClearOutputs(self.execution)]
 
@@ -177,6 +220,8 @@ class Outputs:
     def state(self) -> Json:
         """JSON-ready; the inverse is :meth:`restore`."""
         state: Json = {"count": self.count}
+        if self.used_bytes:
+            state["used_bytes"] = self.used_bytes
         if self.clear_waits:
             state["clear_waits"] = True
         if self.stream is not None:
@@ -188,6 +233,7 @@ class Outputs:
         """The outputs as they were when ``state`` was taken."""
         outputs = cls(execution)
         outputs.count = state["count"]
+        outputs.used_bytes = state.get("used_bytes", 0)
         outputs.clear_waits = state.get("clear_waits", False)
         if "stream" in state:
             outputs.name, outputs.stream = state["name"], Stream.restore(state["stream"])
@@ -208,15 +254,17 @@ def to_display(output: Output) -> Output:
 class Capture:
     """The outputs of one ``Output`` widget, as nbformat has them.
 
-    A stream keeps its last segments up to the inline limit, the list its last ``CAPTURED_KEPT`` outputs: each
-    message sends the list anew. Display ids are not followed here (JupyterLab's ``Output`` does not either).
+    A stream keeps its last segments up to the inline limit, the list its last ``CAPTURED_KEPT`` outputs up to
+    ``execution_bytes``: each message sends the list anew. Display ids are not followed here (JupyterLab's ``Output``
+    does not either).
     """
 
-    __slots__ = ("_clear_waits", "_limits", "_outputs", "_segments", "_skipped", "_stream")
+    __slots__ = ("_clear_waits", "_limits", "_outputs", "_segments", "_sizes", "_skipped", "_stream")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._outputs: list[Json] = []
+        self._sizes: list[int] = []  # of each output, in bytes
         self._stream: Stream | None = None
         self._segments: list[str] = []
         self._skipped = 0
@@ -231,7 +279,8 @@ class Capture:
 
     def set(self, outputs: list[Json]) -> None:
         """The kernel set ``outputs`` itself."""
-        self._outputs, self._stream, self._clear_waits = outputs[-CAPTURED_KEPT:], None, False
+        self._stream, self._clear_waits = None, False
+        self._put(outputs)
 
     def write(self, name: str, text: str) -> None:
         """As :meth:`Outputs.write`."""
@@ -249,6 +298,8 @@ class Capture:
             del sizes[0], self._segments[0]
             self._skipped += 1
         self._outputs[-1] = {"output_type": "stream", "name": name, "text": "".join(self._segments)}
+        self._sizes[-1] = sum(sizes)
+        self._trim()
 
     def add(self, output: Json) -> None:
         """As :meth:`Outputs.add`, with an output in nbformat's shape."""
@@ -256,13 +307,28 @@ class Capture:
             self.clear(wait=False)
         self._stream = None
         self._outputs.append(output)
-        del self._outputs[:-CAPTURED_KEPT]
+        self._sizes.append(weigh(output))
+        self._trim()
 
     def clear(self, wait: bool) -> None:
         """As :meth:`Outputs.clear`."""
         self._stream, self._clear_waits = None, wait
         if not wait:
-            self._outputs = []
+            self._put([])
+
+    def _put(self, outputs: list[Json]) -> None:
+        self._outputs = list(outputs)
+        self._sizes = [weigh(output) for output in outputs]
+        self._trim()
+
+    def _trim(self) -> None:
+        beyond = len(self._outputs) - CAPTURED_KEPT
+        over_bytes = sum(self._sizes) - self._limits.execution_bytes
+        count = 0
+        while count < len(self._sizes) - 1 and (count < beyond or over_bytes > 0):
+            over_bytes -= self._sizes[count]
+            count += 1
+        del self._outputs[:count], self._sizes[:count]
 
     def state(self) -> Json:
         """JSON-ready; the inverse is :meth:`restore`."""
@@ -277,11 +343,12 @@ class Capture:
     def restore(cls, state: Json, limits: Limits) -> Capture:
         """The capture as it was when ``state`` was taken."""
         capture = cls(limits)
-        capture._outputs = list(state["outputs"])
+        capture._put(state["outputs"])
         capture._clear_waits = state["clear_waits"]
         if "stream" in state:
             capture._stream = Stream.restore(state["stream"])
             capture._segments, capture._skipped = list(state["segments"]), state["skipped"]
             text = "".join(capture._segments)
             capture._outputs.append({"output_type": "stream", "name": state["name"], "text": text})
+            capture._sizes.append(size_of(text))
         return capture

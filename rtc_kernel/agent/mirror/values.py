@@ -13,7 +13,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -25,9 +25,13 @@ MAX_DEPTH = 64
 PREVIEW_BYTES = 1024
 """How much of a text stays in the document when the text itself is a blob."""
 
+SMALL_BYTES = 1024
+"""A value up to this stays in its row in any case."""
+
+_HEADER_BYTES = 1 << 16
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_INT = (1 << 63) - 1
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,19 @@ class Limits:
     Attributes:
         inline_bytes: a value above it is a blob.
         blob_bytes: a blob above it is only named, with its size.
+        execution_bytes: of the values in the outputs of one execution; once they are more, a value above
+            ``SMALL_BYTES`` is a blob.
     """
 
     inline_bytes: int = 64 << 10
     blob_bytes: int = 100 << 20
+    execution_bytes: int = 1 << 20
+
+    def within(self, used_bytes: int) -> Limits:
+        """The limits of a value of an execution whose outputs have so many bytes already."""
+        if used_bytes < self.execution_bytes or self.inline_bytes <= SMALL_BYTES:
+            return self
+        return replace(self, inline_bytes=SMALL_BYTES)
 
 
 def clean_text(text: str) -> str:
@@ -121,11 +134,11 @@ def bound(value: Any, limits: Limits) -> Any:
     return value if size <= limits.inline_bytes else {"bytes": size}
 
 
-def refer(data: bytes, media_type: str, preview: str | None, limits: Limits, changes: list[Change]) -> Json:
+def refer(data: bytes, media_type: str, preview: str | Json | None, limits: Limits, changes: list[Change]) -> Json:
     """The reference that stands in a row for a value above the inline limit.
 
     Args:
-        preview: the beginning of a text, null for what is binary.
+        preview: the beginning of a text; of an image ``{"width", "height"}``; null for what is binary otherwise.
         changes: gets the :class:`~rtc_kernel.tables.PutBlob`, in front of the change that refers to it.
 
     Returns:
@@ -158,7 +171,7 @@ def _read_value(media_type: str, value: Any, limits: Limits, changes: list[Chang
         return value
     raw = _decode(text) if isinstance(value, str) and is_binary(media_type) else None
     if raw is not None:
-        return refer(raw, media_type, None, limits, changes)
+        return refer(raw, media_type, read_image_size(media_type, raw), limits, changes)
     return refer(text.encode(), media_type, cut(text, PREVIEW_BYTES), limits, changes)
 
 
@@ -169,8 +182,34 @@ def is_binary(media_type: str) -> bool:
     return media_type.startswith(("image/", "audio/", "video/")) or media_type == "application/pdf"
 
 
+def read_image_size(media_type: str, data: bytes) -> Json | None:
+    """``{"width", "height"}`` in pixels, from the header of a PNG or a JPEG; null for any other bytes.
+
+    Source: PNG specification 11.2.2 (``IHDR`` is the first chunk); ITU T.81 B.2.2 (the frame header, ``SOFn``).
+    """
+    size = None
+    if media_type == "image/png" and data.startswith(_PNG) and data[12:16] == b"IHDR" and len(data) >= 24:
+        size = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    elif media_type == "image/jpeg" and data.startswith(b"\xff\xd8"):
+        size = _read_jpeg_size(data[:_HEADER_BYTES])
+    return {"width": size[0], "height": size[1]} if size is not None and min(size) > 0 else None
+
+
+def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
 def _decode(text: str) -> bytes | None:
     try:
-        return b64decode(_SPACE.sub("", text), validate=True)
+        return b64decode("".join(text.split()), validate=True)  # a pattern takes 15 times as long
     except ValueError:
         return None

@@ -52,6 +52,23 @@ class HistoryQuery:
     kernel: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneQuery:
+    """What may stay of the history; null: what the settings say, 0: no limit.
+
+    Attributes:
+        older_than_s: what finished so many seconds ago or earlier goes.
+        keep: so many executions stay.
+        max_bytes: so large the history may be.
+        dry_run: only say what would go.
+    """
+
+    older_than_s: float | None = None
+    keep: int | None = None
+    max_bytes: int | None = None
+    dry_run: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of the history. ``next``: the ``seq`` to give as ``before`` (``after``) for the next one, or null."""
@@ -112,6 +129,10 @@ class Backend(Protocol):
 
     def clear(self) -> None:
         """Forget the finished executions, in the document and in the store."""
+
+    async def prune(self, query: PruneQuery) -> Json:
+        """Bring the history within limits: ``executions``, ``bytes``, ``executions_left``. SetupError: it cannot be
+        written."""
 
 
 _NUMBERS = ("limit", "before", "after")

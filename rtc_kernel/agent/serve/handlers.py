@@ -27,7 +27,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from ... import __version__, schema
 from ...errors import SetupError
 from ...tables import SCHEMA_VERSION, Cell, Json, to_json
-from . import Backend, finite, parse_history
+from . import Backend, PruneQuery, finite, parse_history
 from .access import Action, Role, Token
 
 PROTOCOL = "y-protocols/1"
@@ -403,6 +403,29 @@ class ClearHandler(Handler):
         self.answer({"cleared": True})
 
 
+class PruneHandler(Handler):
+    """Bring the history within limits."""
+
+    async def post(self) -> None:
+        """``{"older_than_s": null, "keep": null, "max_bytes": null, "dry_run": false}``."""
+        self.need(Action.CLEAR)
+        body = self.body()
+        for name, value in body.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = {
+                "older_than_s": value is None or (is_number and math.isfinite(value) and value >= 0),
+                "keep": value is None or (is_number and isinstance(value, int) and value >= 0),
+                "max_bytes": value is None or (is_number and isinstance(value, int) and value >= 0),
+                "dry_run": isinstance(value, bool),
+            }
+            if not fits.get(name, False):
+                raise ProblemError(400, f"{name} does not fit", "numbers from 0 or null, and dry_run true or false")
+        try:
+            self.answer(await self.server.backend.prune(PruneQuery(**body)))
+        except SetupError as exc:
+            raise ProblemError(503, exc.what, exc.remedy) from exc
+
+
 class LostHandler(Handler):
     """Everything else."""
 
@@ -423,6 +446,7 @@ ROUTES: list[tuple[str, type[RequestHandler]]] = [
     (r"/api/share/([^/]{1,256})", ShareNameHandler),
     (r"/api/notebook", NotebookHandler),
     (r"/api/clear", ClearHandler),
+    (r"/api/prune", PruneHandler),
 ]
 
 

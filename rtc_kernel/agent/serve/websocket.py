@@ -12,6 +12,7 @@ is in ``session``, who may do what in ``access``, and all data come from the :cl
 * ``GET  /api/share``, ``POST``, ``DELETE /api/share/NAME``   own: tokens in force, mint, revoke
 * ``PUT  /api/notebook``            own: the cells of a headless run
 * ``POST /api/clear``               own: forget finished executions
+* ``POST /api/prune``               own: bring the history within limits
 * ``WS   /rooms/<kernel>/state``    y-protocols; ``?epoch=`` refuses a replica of another life at once
 * ``WS   /rooms/<kernel>/requests`` the same, for the role run: what peers ask for
 
