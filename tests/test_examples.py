@@ -102,8 +102,8 @@ def test_together(kernel: Running, until: Callable[..., object], tmp_path: Path)
         try:
             until(lambda: "at RTC Python" in told.read_text(), "the script is there", 30)
             kernel.execute(train)
-            assert kernel.execute(look).text == "0.01\n"
             assert process.wait(30) == 0
+            assert kernel.execute(look).text == "0.01\n"
         finally:
             process.kill()
             process.wait()
