@@ -298,7 +298,7 @@ class ClientPeer:
         for key, columns in rows.items():
             if columns["action"] == "execute":
                 self.written[key] = columns
-            task = asyncio.create_task(self._ask(key, **columns), name=f"rtc-test-{key}")
+            task = asyncio.create_task(self._ask(key, columns), name=f"rtc-test-{key}")
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
@@ -307,14 +307,19 @@ class ClientPeer:
         """Rows of its own of which it was told nothing."""
         return [key for key in self.written if key not in self.acknowledged and key not in self.refused]
 
-    async def _ask(self, key: str, action: str, code: str = "", **columns: Any) -> None:
+    async def _ask(self, key: str, given: Json) -> None:
+        columns = dict(given)
+        action = columns.pop("action")
         try:
-            if action == "execute":
-                await self.doc.run(code, request_id=key, **columns)
-                self.acknowledged.add(key)
-            elif action == "input":
-                await self.doc.answer(columns["execution"], columns["value"])
-            else:
-                await getattr(self.doc, action)(**columns)
+            match action:
+                case "execute":
+                    await self.doc.run(columns.pop("code"), request_id=key, **columns)
+                    self.acknowledged.add(key)
+                case "input":
+                    await self.doc.answer(columns["execution"], columns["value"])
+                case "query":
+                    await self.doc.query(columns["target"], columns["input"])
+                case _:
+                    await getattr(self.doc, action)(**columns)
         except RefusedError as exc:
             self.refused[key] = exc.reason

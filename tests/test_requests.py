@@ -87,6 +87,15 @@ def test_an_echo_and_a_row_that_comes_twice_are_nothing(document):
     assert document.receive(echo, "bob") == room.Received((), 0)
 
 
+def test_the_echo_of_a_first_sync_is_nothing_though_the_others_have_not_been_sent_it(document):
+    ada, bob = Peer(document, "ada"), Peer(document, "bob")
+    ada.write("r1", action="input", execution="e", value="typed")
+    document.put([taken("r1")])
+    bob.sync()
+    assert document.receive(bob.doc.get_update(), "bob") == room.Received((), 0)
+    assert document.take_update()
+
+
 def test_the_agents_columns_are_shown_to_every_peer(document):
     ada, bob = Peer(document, "ada"), Peer(document, "bob")
     ada.write("r1", action="execute", code="1")

@@ -139,6 +139,9 @@ class RequestsDocument:
                 where :attr:`worn` is true afterwards.
         """
         coverage = yproto.read_coverage(update)
+        own = self._doc.client_id
+        if any(client == own and end > self._clocks[own] for client, _, end in coverage.structs):
+            self._note_clock()  # the echo of what a peer got with its first sync, before the others
         if any(start > self._clocks.get(client, 0) for client, start, _ in coverage.structs):
             # What was before it got lost with an earlier connection. A stock client writes on before it has answered
             # what we lack; the answer has all of it.
@@ -281,10 +284,14 @@ class RequestsDocument:
         state = self._doc.get_state()
         update = self._doc.get_update(self._sent)
         self._sent = state
-        self._clocks[self._doc.client_id] = yproto.read_state_vector(state).get(self._doc.client_id, 0)
+        self._note_clock()
         return None if update == yproto.EMPTY_UPDATE else update
 
     # ---
+
+    def _note_clock(self) -> None:
+        own = self._doc.client_id
+        self._clocks[own] = yproto.read_state_vector(self._doc.get_state()).get(own, 0)
 
     def _write_meta(self) -> None:
         for key in list(self._meta.keys()):
