@@ -20,7 +20,7 @@ from rich.table import Table
 
 import rtc_kernel
 
-from . import acting, executing, following, joining, resting, starting
+from . import acting, bounding, crowding, executing, following, joining, resting, starting
 from .figures import Line, Plan
 from .kernels import LOG, private_home
 from .peers import ADAPTERS
@@ -33,10 +33,13 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "flood-peer": following.flood,
     "ticks": following.ticks,
     "join": joining.late,
+    "join-full": joining.full,
+    "peers": crowding.peers,
     "act": acting.visible,
     "rows": acting.rows,
     "interrupt": acting.interrupt,
     "memory": resting.memory,
+    "bounds": bounding.bounds,
 }
 PEERS = {adapter.name: acting.beside(adapter) for adapter in ADAPTERS}
 """Other systems beside ours: only with ``--peers``, or by name; one that is not to be had here is no failure."""

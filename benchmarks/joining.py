@@ -10,7 +10,7 @@ from pycrdt import Doc, Map
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from .figures import Line, Plan, Rounds
+from .figures import Compare, Line, Plan, Rounds
 from .kernels import BARE, RTC, TIMEOUT_S, running, settle
 from .observe import update_of
 from .observers import room
@@ -44,6 +44,36 @@ def late(plan: Plan) -> list[Line]:
             rtc=rounds.each(RTC),
             target=2.0,
             note=f"against pycrdt applying the {size_bytes / 1024:.0f} KiB",
+        )
+    ]
+
+
+def full(plan: Plan) -> list[Line]:
+    """The same with a window as full as the default limits let it be: 500 executions, 32 MiB."""
+    rounds = Rounds()
+    count, line = plan.size(500), "x" * 79
+    with running(RTC) as kernel:
+        where = room(kernel)
+        for number in range(count):
+            kernel.execute(f"print('\\n'.join(f'{{n:06}} {line[7:]}' for n in range({number}, {number + 780})))")
+        size_bytes = 0
+        for index in range(plan.rounds_or(5)):
+            plan.tell(f"round {index + 1}")
+            settle()
+            took_ms, update = asyncio.run(asyncio.wait_for(_join(*where, count), TIMEOUT_S))
+            size_bytes = len(update)
+            rounds.add(RTC, index, took_ms)
+            settle()
+            rounds.add(BARE, index, _apply(update, count))
+    return [
+        Line(
+            name=f"joining late on {count} executions, {size_bytes / 1048576:.0f} MiB",
+            unit="ms",
+            bare=rounds.each(BARE),
+            rtc=rounds.each(RTC),
+            compare=Compare.VALUE,
+            target=1000.0,
+            note="bare: pycrdt applying it",
         )
     ]
 

@@ -37,10 +37,12 @@ class Bounds:
     Attributes:
         stream_bytes: UTF-8 bytes of all its text; the half at the front and the newest half stay.
         outputs: number of its outputs, from 2; the half at the front and the newest half stay.
+        code_bytes: UTF-8 bytes of its code; the front stays.
     """
 
     stream_bytes: int = 1 << 20
     outputs: int = 1000
+    code_bytes: int = 1 << 20
 
 
 class Stream:

@@ -37,7 +37,8 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 
 from . import discovery, schema, yproto
 from .errors import CLOSE_CODES, LocalError, Reason, RefusedError, RemoteError, SetupError
-from .requesting import Requester, Ticket, iterate_outputs
+from .excerpts import new_outputs
+from .requesting import Requester, Ticket
 from .tables import (
     END_STATES,
     REQUEST_END_STATES,
@@ -171,9 +172,7 @@ async def fetch(address: Address, method: str, path: str, body: Json | None = No
             raise_error=False,
         )
     except (HTTPClientError, OSError) as exc:  # no answer is an error in any case
-        raise SetupError(
-            f"nobody answers at {address.url} ({exc})", "`jupyter rtc list` shows the kernels that live"
-        ) from exc
+        raise _nobody(address, exc) from exc
     finally:
         http.close()
     if answer.error is None:
@@ -579,9 +578,11 @@ class Run:
 
     async def outputs(self) -> AsyncIterator[Output]:
         """Outputs as they come: of a stream what is new of its text (a line that is overwritten comes again behind a
-        carriage return), of others each when it is shown or updated; ends when the run has ended."""
+        carriage return), of others each when it is shown or updated; ends when the run has ended. Of a flood that is
+        faster than this reader the document keeps head and tail: then ``omitted_bytes`` says how much of the new text
+        is missing at its ``omitted_index``, and outputs may be missing between two."""
         async for before, now in self._states():
-            for output in iterate_outputs(before.outputs if before else (), now.outputs):
+            for _, output in new_outputs(before, now):
                 yield output
 
     async def changes(self) -> AsyncIterator[Execution]:
@@ -599,6 +600,10 @@ class Run:
             if now.state in END_STATES:
                 return now
         raise LocalError("a run's states ended before the run did")
+
+    async def ended(self) -> Request:
+        """The request at its end: its ``reason`` says why it did not end ``ok``."""
+        return await self._ticket.until(_has_ended)
 
     async def interrupt(self) -> None:
         """Interrupt it, if it runs."""

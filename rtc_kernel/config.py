@@ -59,6 +59,13 @@ class RTCKernel(Configurable):
         max=1 << 34,
         help="Bytes that the relay keeps for an agent that is away or slow; what comes beyond is a named gap.",
     ).tag(config=True)
+    recorded_bytes = Int(
+        64 * MiB,
+        min=64 * KiB,
+        max=1 << 30,
+        help="Bytes of one message's text or code that are recorded; of a longer one the first and the last half of "
+        "that, and a line between says how much is left out. Frontends get the whole.",
+    ).tag(config=True)
     magic_timeout_s = Float(
         10.0,
         min=0.1,
@@ -102,6 +109,12 @@ class RTCKernel(Configurable):
     history_dir = Unicode("", help="Directory of the history, instead of Jupyter's data or runtime directory.").tag(
         config=True
     )
+    journal_mode = CaselessStrEnum(
+        ["auto", "wal", "delete"],
+        "auto",
+        help="SQLite's journal of the history. auto: wal, and delete on file systems that other machines or programs "
+        "serve (NFS, CIFS, 9p, FUSE and their like), where wal is not safe.",
+    ).tag(config=True)
     store_delay_s = Float(
         0.02, min=0.0, max=5.0, help="Seconds that rows may wait so that many are stored at once."
     ).tag(config=True)
@@ -164,6 +177,18 @@ class RTCKernel(Configurable):
         max=256 * MiB,
         help="Bytes of values kept in the outputs of one execution. Beyond, a value above 1 KiB is a blob.",
     ).tag(config=True)
+    comms = Int(
+        5000,
+        min=10,
+        max=100_000,
+        help="Open comms (widgets) that are followed. Beyond, the one that was silent for longest is taken as closed.",
+    ).tag(config=True)
+    comms_bytes = Int(
+        16 * MiB,
+        min=64 * KiB,
+        max=1 << 30,
+        help="Bytes of comms in the live document, about. Beyond, those leave it that were not written to for longest.",
+    ).tag(config=True)
     epoch_bytes = Int(
         512 * KiB,
         min=64 * KiB,
@@ -212,7 +237,13 @@ class RTCKernel(Configurable):
     written_bytes = Int(
         16 * MiB, min=64 * KiB, max=256 * MiB, help="Bytes of one message from a peer that writes requests."
     ).tag(config=True)
-    code_bytes = Int(MiB, min=KiB, max=64 * MiB, help="Bytes of the code of one request.").tag(config=True)
+    code_bytes = Int(
+        MiB,
+        min=KiB,
+        max=64 * MiB,
+        help="Bytes of the code of one request; and of an execution's code in the live document, which the history has "
+        "whole.",
+    ).tag(config=True)
     requests_per_peer = Int(
         1000, min=1, max=100_000, help="Requests of one peer that may wait; beyond, it is closed."
     ).tag(config=True)

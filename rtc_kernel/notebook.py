@@ -134,11 +134,20 @@ def resolve(data: Mapping[str, Any], blob: BlobOf) -> Json:
         if raw is not None:
             out[media_type] = _decode(media_type, raw)
         else:
-            preview = f"{value['preview']}…\n" if value.get("preview") else ""
-            missing.append(f"{preview}[{media_type}, {size_text(value.get('bytes', 0))}: not kept]")
+            preview = value.get("preview")
+            text = f"{preview}…\n" if preview and isinstance(preview, str) else ""
+            missing.append(f"{text}[{describe(media_type, value)}: not kept]")
     if missing and "text/plain" not in out:
         out["text/plain"] = "\n".join(missing)
     return out
+
+
+def describe(media_type: str, reference: Mapping[str, Any]) -> str:
+    """A reference in words: ``image/png 640 x 480, 97.7 KiB``."""
+    size, preview = size_text(int(reference.get("bytes") or 0)), reference.get("preview")
+    if isinstance(preview, Mapping) and "width" in preview and "height" in preview:
+        return f"{media_type} {preview['width']} x {preview['height']}, {size}"
+    return f"{media_type}, {size}"
 
 
 def is_reference(value: Any) -> bool:

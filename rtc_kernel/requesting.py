@@ -15,9 +15,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Protocol
 
 from pycrdt import Doc, Map
@@ -25,7 +24,7 @@ from tornado.websocket import WebSocketClosedError
 
 from . import schema, yproto
 from .errors import Reason, RefusedError, RemoteError
-from .tables import REQUEST_END_STATES, Json, Output, Request, RequestState
+from .tables import REQUEST_END_STATES, Json, Request, RequestState
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +92,8 @@ class Requester:
     def __init__(self) -> None:
         self._tickets: dict[str, Ticket] = {}
         self._socket: Socket | None = None
-        self._epoch = ""
-        self._doc: Doc[Any] = Doc()
-        self._rows: Map[Any] = self._doc.get("requests", type=Map)
         self._changed: set[str] = set()
-        self._subscription = self._rows.observe_deep(self._note)
+        self._begin("")
         self._synced = asyncio.Event()
         self._error: Exception | None = None
 
@@ -168,8 +164,8 @@ class Requester:
 
     def _begin(self, epoch: str) -> None:
         self._epoch = epoch
-        self._doc = Doc()
-        self._rows = self._doc.get("requests", type=Map)
+        self._doc: Doc[Any] = Doc()
+        self._rows: Map[Any] = self._doc.get("requests", type=Map)
         self._subscription = self._rows.observe_deep(self._note)
         self._changed.clear()
 
@@ -239,26 +235,3 @@ class Requester:
 def _look_at(sent: asyncio.Future[Any]) -> None:
     if not sent.cancelled() and sent.exception() is not None:
         log.debug("a request could not be sent: %s", sent.exception())
-
-
-def new_text(before: str, after: str) -> str:
-    """What a terminal must print so that it shows ``after`` where it shows ``before``: the rest; or, where the last
-    line was overwritten as progress bars do, that line again behind a carriage return."""
-    if after.startswith(before):
-        return after[len(before) :]
-    same = next(
-        (at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
-    )
-    line = after.rfind("\n", 0, same) + 1
-    return ("\r" if "\n" not in before[line:] else "\n") + after[line:]
-
-
-def iterate_outputs(before: Sequence[Output], after: Sequence[Output]) -> Iterator[Output]:
-    """What is new in the outputs of an execution: of a stream the new text, of others what was not there."""
-    for position, output in enumerate(after):
-        earlier = before[position] if position < len(before) else None
-        if earlier is None or earlier.output_type != output.output_type or output.output_type != "stream":
-            if earlier != output:
-                yield output
-        elif earlier.text != output.text:
-            yield replace(output, text=new_text(earlier.text or "", output.text or ""))

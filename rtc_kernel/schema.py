@@ -23,15 +23,15 @@ Why segments: an append to a Text costs time linear in its length in pycrdt; a s
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, assert_never
 
 from pycrdt import Array, Doc, Map, Text
 
 from . import bounds
-from .bounds import Bounds, Extent, weigh
+from .bounds import ROW_BYTES, SEGMENT_BYTES, Bounds, Extent, weigh
 from .errors import LocalError
 from .tables import (
     COMM_MESSAGES_KEPT,
@@ -189,13 +189,37 @@ class _Row:
             self.texts = {last: self.texts[last]}
 
 
+class _CommExtent:
+    """The bytes of one comm: of each key of its state, and of its last messages."""
+
+    __slots__ = ("_keys", "_messages", "size")
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+        self._messages: deque[int] = deque()
+        self.size = ROW_BYTES
+
+    def add(self, state: Json, messages: Iterable[Json]) -> None:
+        """These keys were set, and these messages came."""
+        for key, value in state.items():
+            size = len(key) + SEGMENT_BYTES + weigh(value)
+            self.size += size - self._keys.get(key, 0)
+            self._keys[key] = size
+        for message in messages:
+            self._messages.append(weigh(message))
+            self.size += self._messages[-1]
+            if len(self._messages) > COMM_MESSAGES_KEPT:
+                self.size -= self._messages.popleft()
+
+
 class Prepared:
     """A whole execution as it is to lie in the document: what is beyond the bounds is left out already.
 
     Args:
         segments: the segments of its streams by position, where a cursor of the mirror refers to them; any other
             stream's text is cut into segments here. A number stands for a segment of so many bytes that was not read,
-            because it is left out in any case.
+            because it is left out in any case. Outputs that were not read (``omitted_outputs``) are those that the
+            bounds leave out.
     """
 
     __slots__ = ("execution", "extent", "gaps", "outputs")
@@ -203,7 +227,8 @@ class Prepared:
     def __init__(
         self, execution: Execution, segments: Mapping[int, Iterable[str | int]] | None, limits: Bounds
     ) -> None:
-        self.execution = execution
+        code = _bound_code(execution.code, limits)
+        self.execution = execution = replace(execution, **code) if code else execution
         extent = self.extent = Extent(limits)
         for name, value in _to_columns(execution, ("outputs", "metadata")).items():
             if value is not None:
@@ -211,16 +236,17 @@ class Prepared:
         for name, value in execution.metadata.items():
             extent.put_column(f"metadata.{name}", weigh(value))
         self.outputs: list[tuple[Output, list[str | int]]] = []
-        for position, output in enumerate(execution.outputs):
+        for index, (position, output) in enumerate(zip(execution.positions(), execution.outputs, strict=True)):
             parts = _segments(output, (segments or {}).get(position))
             self.outputs.append((output, parts))
             extent.add_output(_weigh_output(output), is_stream=output.output_type == "stream")
             if output.output_type == "stream":
-                stream = extent.stream(position)
+                stream = extent.stream(index)
                 for part in parts:
                     stream.append(part if isinstance(part, int) else _size(part))
                 stream.is_loaded = True
                 extent.count_text(stream, 0, 0)
+        extent.omitted_outputs = execution.omitted_outputs or 0
         self._settle()
 
     def __repr__(self) -> str:
@@ -253,6 +279,7 @@ class Writer:
     on the rows that were last written; whoever takes a row away must say so through :meth:`remove_execution`.
 
     Attributes:
+        comm_bytes: bytes of the comms in the document, an estimate of what is alive.
         dead_bytes: what a first sync carries of things that are not there any more, about. The garbage collection
             of Yjs keeps of each an empty item, and joins items that were written one after another.
     """
@@ -262,6 +289,8 @@ class Writer:
         self._extents: dict[str, Extent] = {}
         self._rows: OrderedDict[str, _Row] = OrderedDict()
         self._dead: dict[str, int] = {}  # by execution: all of it goes when the row goes
+        self._comms: OrderedDict[str, _CommExtent] = OrderedDict()  # the one that was written to last is the last
+        self.comm_bytes = 0
         self._last_written: object = None
         self._open(doc)
 
@@ -325,10 +354,12 @@ class Writer:
                 case MergeCommState(comm, state):
                     if comm in self.comms:
                         self._set_columns(self.comms[comm]["state"], comm, state)
+                        self._weigh_comm(comm, state)
                 case AddCommMessage(comm, message):
                     if comm in self.comms:
                         messages: YArray = self.comms[comm]["messages"]
                         messages.append(clean(message))
+                        self._weigh_comm(comm, {}, message)
                         if len(messages) > COMM_MESSAGES_KEPT:
                             del messages[: len(messages) - COMM_MESSAGES_KEPT]
                             self._kill(None)
@@ -370,6 +401,7 @@ class Writer:
         row["state"] = Map(clean(comm.state))
         row["messages"] = Array(clean(list(comm.messages[-COMM_MESSAGES_KEPT:])))
         self.comms[comm.id] = Map(row)
+        self._weigh_comm(comm.id, comm.state, *comm.messages)
 
     def remove_execution(self, execution: str) -> None:
         """Take a row away."""
@@ -382,9 +414,24 @@ class Writer:
 
     def remove_comm(self, comm: str) -> None:
         """Take a row away."""
+        extent = self._comms.pop(comm, None)
+        self.comm_bytes -= extent.size if extent is not None else 0
         if comm in self.comms:
             del self.comms[comm]
             self._kill(None, _size(comm))
+
+    def oldest_comm(self) -> str | None:
+        """The comm that was not written to for longest."""
+        return next(iter(self._comms), None)
+
+    def _weigh_comm(self, comm: str, state: Json, *messages: Json) -> None:
+        """These keys and messages were written."""
+        extent = self._comms.get(comm)
+        before = 0 if extent is None else extent.size
+        extent = self._comms[comm] = extent or _CommExtent()
+        self._comms.move_to_end(comm)
+        extent.add(state, messages)
+        self.comm_bytes += extent.size - before
 
     # --- what is dead
 
@@ -416,6 +463,10 @@ class Writer:
 
     def _put_execution(self, execution: str, columns: Json) -> None:
         row = self._row(execution)
+        if "code" in columns:
+            columns = {**columns, **_bound_code(columns["code"], self.limits)}
+            if row is not None and row.row.get("omitted_code_bytes"):
+                columns = {"omitted_code_bytes": None, **columns}
         if row is None:
             if "seq" in columns:  # a row that left the window has no seq in what is said of it later
                 others = {name: value for name, value in columns.items() if name != "metadata"}
@@ -561,6 +612,7 @@ class Writer:
             row = _columns({"kernel": "", "opened_by": "kernel", **columns})
             row["state"], row["messages"] = Map(), Array()
             self.comms[comm] = Map(row)
+            self._weigh_comm(comm, {})
 
     def _put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         for gone in set(self.cells.keys()) - {cell.id for cell in cells}:
@@ -624,6 +676,14 @@ def _gap(stream: bounds.Stream) -> Json:
     """The columns of an output that say what of its text is left out."""
     gap = stream.gap
     return {"omitted_bytes": None if gap is None else stream.omitted_bytes, "omitted_segment": gap}
+
+
+def _bound_code(code: str, limits: Bounds) -> Json:
+    """The columns of code that is beyond the bounds; empty where it is not."""
+    if 4 * len(code) <= limits.code_bytes or _size(code := clean_text(code)) <= limits.code_bytes:
+        return {}
+    front = code.encode()[: limits.code_bytes].decode(errors="ignore")
+    return {"code": front, "omitted_code_bytes": _size(code) - _size(front)}
 
 
 def _read_extent(row: _Row, limits: Bounds) -> Extent:
@@ -715,9 +775,11 @@ _INTS = frozenset(
         "exit_code",
         "index",
         "schema",
+        "omitted_code_bytes",
         "omitted_outputs",
         "omitted_bytes",
         "omitted_segment",
+        "omitted_index",
     }
 )
 _PLAIN = frozenset({"data", "metadata", "error", "input", "state", "messages", "result"})
@@ -757,8 +819,10 @@ def _to_py(value: Any) -> Any:
 def read_output(value: Mapping[str, Any]) -> Output:
     """An item of ``outputs``, as plain values, as a record. Unknown columns are ignored."""
     values = _known(Output, value)
-    if isinstance(values.get("text"), list):
-        values["text"] = "".join(values["text"])
+    if isinstance(segments := values.get("text"), list):
+        values["text"] = "".join(segments)
+        if (gap := values.get("omitted_segment")) is not None:
+            values["omitted_index"] = sum(map(len, segments[:gap]))
     if values.get("traceback") is not None:
         values["traceback"] = tuple(values["traceback"])
     return Output(**{"output_type": "display_data", "at": 0.0, **values})

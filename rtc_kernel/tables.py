@@ -149,6 +149,11 @@ class Output:
             ``{"blob": "sha256:…", "bytes": n, "preview": …}``.
         ename, evalue, traceback: of an error.
         display_id: ``transient.display_id``, where there was one.
+        omitted_bytes: of a stream in the live document: how much of its text is left out there (UTF-8); null where
+            nothing is, and in the history.
+        omitted_segment: likewise, the index in the document's ``text`` before which that stood.
+        omitted_index: likewise, how many code points of ``text`` stand before that. Only of records: the document has
+            the segments.
     """
 
     output_type: str
@@ -162,6 +167,9 @@ class Output:
     evalue: str | None = None
     traceback: tuple[str, ...] | None = None
     display_id: str | None = None
+    omitted_bytes: int | None = None
+    omitted_segment: int | None = None
+    omitted_index: int | None = None
 
     def to_nbformat(self) -> Json:
         """The output as a notebook stores it (``at`` and ``display_id`` are ours and stay out)."""
@@ -206,6 +214,10 @@ class Execution:
         input: ``{"prompt": …, "password": bool, "since": …}`` while somebody is asked, else null.
         private: recorded without code and outputs, at the user's wish.
         metadata: a map in which each party may keep its own keys.
+        omitted_code_bytes: in the live document: how much of the code's end is left out there; null where nothing
+            is, and in the history.
+        omitted_outputs: in the live document: how many outputs stood before index ``len(outputs) // 2`` of those that
+            are there; null where none are left out, and in the history.
     """
 
     id: str
@@ -228,6 +240,20 @@ class Execution:
     private: bool = False
     metadata: Json = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
+    omitted_code_bytes: int | None = None
+    omitted_outputs: int | None = None
+
+    @property
+    def output_count(self) -> int:
+        """How many outputs it has, those that are left out here too."""
+        return len(self.outputs) + (self.omitted_outputs or 0)
+
+    def positions(self) -> range | list[int]:
+        """Of each output that is here, which one of all it is, from 0."""
+        count, left = len(self.outputs), self.omitted_outputs or 0
+        if not left:
+            return range(count)
+        return [index if index < count // 2 else index + left for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +360,10 @@ class Query:
     asked_at: float | None = None
     answered_at: float | None = None
 
+    def columns(self) -> Json:
+        """All of them but the key."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "id"}
+
 
 Record = Execution | Kernel | Comm | Cell | Output | Request | Query
 
@@ -370,6 +400,11 @@ def output_from_json(value: Mapping[str, Any]) -> Output:
         known["traceback"] = tuple(known["traceback"])
     return Output(**known)
 
+
+ONLY_IN_DOCUMENT = frozenset(
+    {"omitted_code_bytes", "omitted_outputs", "omitted_bytes", "omitted_segment", "omitted_index"}
+)
+"""Columns that no history has."""
 
 # --- changes: what the mirror says, what document and store do -----------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,10 +131,25 @@ def parse(raw: bytes) -> Json:
 
 
 def pack(value: Mapping[str, Any]) -> bytes:
-    """One JSON object as a frame, UTF-8, as jupyter_client writes it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str).encode(
-        "utf-8", "backslashreplace"
-    )
+    """One JSON object as a frame, UTF-8, as jupyter_client writes it. What JSON does not have becomes null."""
+    try:
+        text = _dumps(value)
+    except ValueError:
+        text = _dumps(finite(value))
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+
+
+def finite(value: Any) -> Any:
+    """The same value without NaN and infinities, which JSON does not have but Python reads: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
+from rtc_kernel.moments import Growth
 from rtc_kernel.tables import (
     AddOutput,
     Cell,
@@ -41,7 +42,8 @@ class SmallBackend:
 
     def __init__(self) -> None:
         self.rows: list[Execution] = []
-        self.blobs: dict[str, Blob] = {}
+        self.grown: dict[str, Growth] = {}
+        self.blobs: dict[str, tuple[bytes, str]] = {}
         self.cells: tuple[str, tuple[Cell, ...]] | None = None
         self.cleared = 0
         self.tokens = Tokens()
@@ -75,8 +77,15 @@ class SmallBackend:
     def execution(self, execution: str) -> Execution | None:
         return next((row for row in self.rows if row.id == execution), None)
 
+    def growth(self, execution: str) -> Growth:
+        return self.grown.get(execution, {})
+
     def blob(self, digest: str) -> Blob | None:
-        return self.blobs.get(digest)
+        found = self.blobs.get(digest)
+        return None if found is None else Blob(len(found[0]), found[1])
+
+    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
+        return self.blobs[digest][0][start : start + count] if digest in self.blobs else b""
 
     def tokens_changed(self) -> None:
         self.tokens_changed_count += 1

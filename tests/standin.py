@@ -21,6 +21,7 @@ from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Peer, Server
 from rtc_kernel.errors import Reason
+from rtc_kernel.moments import Growth
 from rtc_kernel.tables import Cell, Change, Execution, Json, Kernel, PutCells
 
 KERNEL = "0a1b2c3d-0000-4000-8000-000000000001"
@@ -65,9 +66,15 @@ class StandIn:
     def execution(self, execution: str) -> Execution | None:
         return next((row for row in self.rows if row.id == execution), None)
 
+    def growth(self, execution: str) -> Growth:
+        return {}
+
     def blob(self, digest: str) -> Blob | None:
         data = self.blobs.get(digest)
-        return None if data is None else Blob(data, "image/png")
+        return None if data is None else Blob(len(data), "image/png")
+
+    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
+        return self.blobs[digest][start : start + count]
 
     def tokens_changed(self) -> None:
         pass

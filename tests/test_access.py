@@ -1,7 +1,10 @@
 """Tokens and roles: only hashes are kept, names are unique, roles are ordered."""
 
+from hmac import compare_digest
+
 import pytest
 
+from rtc_kernel.agent.serve import access
 from rtc_kernel.agent.serve.access import NEEDS, SECRET_CHARS_MAX, Action, Role, Tokens, hash_secret
 from rtc_kernel.errors import SetupError
 
@@ -73,3 +76,18 @@ def test_every_action_needs_a_role_and_roles_are_ordered():
     assert not Role.VIEW.may(Action.REQUEST)
     assert not Role.RUN.may(Action.SHARE)
     assert Role.OWN.may(Action.FOLLOW)
+
+
+def test_every_token_is_compared_in_constant_time_whichever_matches(monkeypatch):
+    tokens, compared = Tokens(), []
+    secrets = [tokens.mint(name, Role.VIEW, now=0.0)[0] for name in "abc"]
+
+    def compare(left, right):
+        compared.append(right)
+        return compare_digest(left, right)
+
+    monkeypatch.setattr(access.hmac, "compare_digest", compare)
+    for secret in (*secrets, "wrong"):
+        compared.clear()
+        assert (tokens.verify(secret, 1.0) is None) == (secret == "wrong")
+        assert compared == [hash_secret(secret)] * 3

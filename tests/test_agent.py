@@ -392,6 +392,54 @@ def test_rtc_clear_forgets_what_is_finished(ready: Running, until: Until) -> Non
     assert len(replica(ready, ended(2))) == 2
 
 
+def post(kernel: Running, path: str) -> Any:
+    found = live(kernel)
+    request = urllib.request.Request(
+        found.url + path, b"{}", {"Authorization": f"Bearer {found.token}", "Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_clear_in_the_midst_of_a_flood_takes_what_was_before_and_nothing_else(ready: Running, until: Until) -> None:
+    ready.execute("print('to be forgotten')")
+    cell = "import time\nfor i in range(40_000):\n  print('line', i)\n  if i % 200 == 0: time.sleep(0.01)"
+    msg_id = ready.client.execute(cell)
+    until(lambda: any(row["code"] == cell and text(row) for row in rows(ready)), "the flood is under way")
+    epochs = {ask(ready, "/api/health")["epoch"]}
+    for _ in range(4):
+        post(ready, "/api/clear")
+        until(lambda: ask(ready, "/api/health")["epoch"] not in epochs, "the document is another one")
+        epochs.add(ask(ready, "/api/health")["epoch"])
+    agent = ready.agent().pid
+    finish(ready.client, msg_id)
+    whole = "".join(f"line {i}\n" for i in range(40_000))
+    (flood,) = replica(ready, ended(1)).values()
+    assert "to be forgotten" not in str(rows(ready))
+    assert ready.agent().pid == agent
+    assert text(rows(ready)[0]) == whole
+    assert flood.outputs[0].text == whole
+
+
+def test_who_waits_for_an_answer_gets_it_although_the_history_is_cleared(ready: Running, until: Until) -> None:
+    ready.execute(
+        "import time\nfrom rtc_kernel import answering\n"
+        "def slowly(value):\n    time.sleep(2)\n    return value\nanswering.answer('slow')(slowly)"
+    )
+
+    async def act() -> Any:
+        async with rtc_kernel.connect(ready.kernel_id) as doc:
+            asking = asyncio.create_task(doc.query("slow", 41))
+            await doc.wait_for(lambda seen: bool(seen.queries), timeout_s=20)
+            epoch = doc.epoch
+            await asyncio.to_thread(post, ready, "/api/clear")
+            await doc.wait_for(lambda seen: seen.epoch != epoch, timeout_s=20)
+            async with asyncio.timeout(30):
+                return await asking, [query.target for query in doc.queries.values()]
+
+    assert asyncio.run(act()) == (41, ["slow"])
+
+
 def test_a_wrong_line_fails_its_cell_with_one_exact_line_and_the_next_cell_is_aborted(ready: Running) -> None:
     client = ready.client
     cells = ("import time; time.sleep(1)", "%rtc shara", "print('never')")  # the first lets the others queue up
@@ -538,6 +586,50 @@ def test_a_new_agent_has_the_same_head_and_tail(limited: Running, until: Until) 
     assert (last.outputs[0].text or "").endswith("xxx\nThere\n")
 
 
+def test_a_new_agent_reads_only_the_ends_of_what_was_long(home: Path, until: Until) -> None:
+    with start("rtc-python") as kernel:
+        until(discovery.live, "the agent serves", 20)
+        kernel.execute("pass")
+        agent = kernel.agent()
+        agent.kill()
+        until(lambda: live(kernel).agent_pid != agent.pid, "a new agent serves", 20)
+        replica(kernel, ended(1))
+        small_bytes = kernel.agent().memory_info().rss
+        kernel.execute("for i in range(300): print('x' * 99_999)", timeout=60)
+        kernel.execute("from IPython.display import display\nfor i in range(3000): display(i)", timeout=60)
+        before = replica(kernel, ended(3))
+        ask(kernel, "/api/history?limit=1")  # all of it is stored
+        agent = kernel.agent()
+        agent.kill()
+        until(lambda: live(kernel).agent_pid != agent.pid, "a new agent serves", 20)
+        after = replica(kernel, ended(3))
+        assert after == before
+        flood, displays = list(after.values())[1:]
+        assert (flood.outputs[0].omitted_bytes or 0) > 27 << 20
+        assert displays.omitted_outputs == 2000
+        assert kernel.agent().memory_info().rss - small_bytes < 24 << 20
+
+
+def test_a_message_that_is_too_large_is_recorded_with_both_ends(
+    home: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_KERNEL_RECORDED_BYTES", str(1 << 16))
+    monkeypatch.setenv("RTC_KERNEL_BLOB_BYTES", "1024")
+    with start("rtc-python") as kernel:
+        until(discovery.live, "the agent serves", 20)
+        run = kernel.execute("print('a' * 500_000 + 'ö' * 500_000)")
+        assert len(run.text) == 1_000_001
+        kernel.execute("from IPython.display import display\ndisplay({'text/html': 'x' * 3_000_000}, raw=True)")
+        printed, shown = rows(kernel)[-2:]
+        whole = text(printed)
+        assert (whole[:9], whole[-3:]) == ("aaaaaaaaa", "öö\n")
+        assert "bytes of one message are left out here" in whole
+        assert len(whole.encode()) < 70_000
+        value = shown["outputs"][0]["data"]["text/html"]
+        assert value["blob"] is None
+        assert value["bytes"] > 3_000_000
+
+
 def test_many_outputs_have_head_and_tail_and_an_update_still_finds_its_own(limited: Running) -> None:
     limited.execute(
         "from IPython.display import display\n"
@@ -576,14 +668,14 @@ def test_followers_of_many_epochs_lose_nothing_and_see_nothing_twice(limited: Ru
         for count in counts:
             epoch = ask(limited, "/api/health")["epoch"]
             limited.execute(f"from IPython.display import display\nfor i in range({count}): display(i)", timeout=60)
-            until(lambda epoch=epoch: ask(limited, "/api/health")["epoch"] != epoch, "an epoch begins", 10)
+            until(lambda epoch=epoch: ask(limited, "/api/health")["epoch"] != epoch, "an epoch begins", 60)
         limited.execute("'end'")
 
     async def follow() -> tuple[int, list[Execution]]:
         resets = 0
         added: set[str] = set()
-        async with rtc_kernel.connect(limited.kernel_id) as doc:
-            running = asyncio.create_task(asyncio.to_thread(play))
+        async with rtc_kernel.connect(limited.kernel_id) as doc, asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(play))
             async for change in doc.changes():
                 if change.kind == "reset":
                     resets += 1
@@ -591,11 +683,10 @@ def test_followers_of_many_epochs_lose_nothing_and_see_nothing_twice(limited: Ru
                 elif change.kind == "added" and change.table == "executions":
                     assert change.id not in added
                     added.add(change.id)
-                run = change.record
-                if isinstance(run, Execution) and run.code == "'end'" and run.finished_at:
-                    break
-            await running
-            return resets, list(doc.executions.values())
+                if any(run.code == "'end'" and run.finished_at for run in doc.executions.values()):
+                    break  # seen in a change, or with a new epoch
+            found = list(doc.executions.values())
+        return resets, found
 
     resets, found = asyncio.run(follow())
     assert resets >= 2

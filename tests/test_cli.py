@@ -432,6 +432,23 @@ def test_outputs_that_are_cleared_or_rewritten_are_said_so() -> None:
     assert list(printer.lines(row("new\n"))) == ["new"]
 
 
+def test_what_the_document_left_out_is_named_where_it_would_have_been_printed() -> None:
+    printer = Printer()
+    assert list(printer.lines(row("a\nb\n")))[1:] == ["a", "b"]
+    tail = Output(
+        output_type="stream",
+        at=1.0,
+        name="stdout",
+        text="a\nb\nlast\n",
+        omitted_bytes=50,
+        omitted_segment=1,
+        omitted_index=4,
+    )
+    flooded = Execution(id="e", seq=3, state=ExecutionState.RUNNING, outputs=(tail,))
+    assert list(printer.lines(flooded)) == ["… 50 bytes left out here; `jupyter rtc show #3` has them", "last"]
+    assert list(printer.lines(flooded)) == []
+
+
 def test_an_error_is_printed_with_its_name() -> None:
     printer = Printer()
     failed = row(state="error", error={"ename": "E", "evalue": "why"})

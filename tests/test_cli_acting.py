@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from rtc_kernel.cli import grammar
 from rtc_kernel.cli.asking import END_OF_INPUT, read_line
 from rtc_kernel.cli.executing import EXIT_CODES
 from rtc_kernel.cli.printing import Piece, Printout
-from rtc_kernel.tables import END_STATES, Execution, Output
+from rtc_kernel.excerpts import say_gap, say_missing
+from rtc_kernel.tables import END_STATES, Execution, ExecutionState, Output
 
 Capture = pytest.CaptureFixture[str]
 Until = Callable[..., Any]
@@ -201,29 +202,35 @@ FAILED = Output(output_type="error", at=1.0, ename="E", evalue="v", traceback=("
 TTY = ("stdout", "stderr")
 
 
+def show(printout: Printout, outputs: Sequence[Output], *, ended: bool, width: int = 80, omitted: int = 0) -> list[Piece]:
+    state = ExecutionState.OK if ended else ExecutionState.RUNNING
+    row = Execution(id="e", state=state, outputs=tuple(outputs), omitted_outputs=omitted or None)
+    return printout.show(row, width=width)
+
+
 def text_of(pieces: list[Piece]) -> str:
     return "".join(text for _, text in pieces)
 
 
 def test_a_pipe_gets_whole_lines_as_they_come_and_the_rest_at_the_end() -> None:
     printout = Printout()
-    assert printout.show([stream("one\ntw")], ended=False) == [("stdout", "one\n")]
-    assert printout.show([stream("one\ntwo\nth")], ended=False) == [("stdout", "two\n")]
-    assert printout.show([stream("one\ntwo\nth")], ended=False) == []
-    assert printout.show([stream("one\ntwo\nth")], ended=True) == [("stdout", "th")]
+    assert show(printout, [stream("one\ntw")], ended=False) == [("stdout", "one\n")]
+    assert show(printout, [stream("one\ntwo\nth")], ended=False) == [("stdout", "two\n")]
+    assert show(printout, [stream("one\ntwo\nth")], ended=False) == []
+    assert show(printout, [stream("one\ntwo\nth")], ended=True) == [("stdout", "th")]
 
 
 def test_a_pipe_gets_the_last_state_of_a_progress_bar() -> None:
     printout = Printout()
     for percent in range(100):
-        assert printout.show([stream(f"{percent}%")], ended=False) == []
-    assert printout.show([stream("100%\n")], ended=False) == [("stdout", "100%\n")]
+        assert show(printout, [stream(f"{percent}%")], ended=False) == []
+    assert show(printout, [stream("100%\n")], ended=False) == [("stdout", "100%\n")]
 
 
 def test_a_pipe_gets_streams_and_tracebacks_apart_and_no_colours() -> None:
     printout = Printout(colours=True)
     outputs = [stream("a"), stream("\x1b[31mw\x1b[0m\n", "stderr"), stream("b"), result("5"), FAILED]
-    assert printout.show(outputs, ended=True) == [
+    assert show(printout, outputs, ended=True) == [
         ("stdout", "a"),
         ("stderr", "w\n"),
         ("stdout", "b"),
@@ -235,47 +242,47 @@ def test_a_pipe_gets_streams_and_tracebacks_apart_and_no_colours() -> None:
 
 def test_a_display_that_is_updated_is_written_again() -> None:
     printout = Printout()
-    assert printout.show([result("1")], ended=False) == [("stdout", "1\n")]
-    assert printout.show([result("2")], ended=False) == [("stdout", "2\n")]
-    assert printout.show([result("2")], ended=True) == []
+    assert show(printout, [result("1")], ended=False) == [("stdout", "1\n")]
+    assert show(printout, [result("2")], ended=False) == [("stdout", "2\n")]
+    assert show(printout, [result("2")], ended=True) == []
 
 
 def test_outputs_that_were_cleared_come_anew() -> None:
     printout = Printout()
-    assert text_of(printout.show([stream("a\n"), result("1")], ended=False)) == "a\n1\n"
-    assert printout.show([], ended=False) == []
-    assert text_of(printout.show([result("1")], ended=True)) == "1\n"
-    assert text_of(Printout().show([stream("b\n")], ended=True)) == "b\n"
+    assert text_of(show(printout, [stream("a\n"), result("1")], ended=False)) == "a\n1\n"
+    assert show(printout, [], ended=False) == []
+    assert text_of(show(printout, [result("1")], ended=True)) == "1\n"
+    assert text_of(show(Printout(), [stream("b\n")], ended=True)) == "b\n"
 
 
 def test_a_terminal_gets_an_unfinished_line_at_once_and_over_itself() -> None:
     printout = Printout(TTY)
-    assert text_of(printout.show([stream("10%")], ended=False)) == "10%"
-    assert text_of(printout.show([stream("10% #")], ended=False)) == " #"
-    assert text_of(printout.show([stream("20% #")], ended=False)) == "\r\x1b[J20% #"
-    assert text_of(printout.show([stream("x" * 25)], ended=False, width=10)) == "\r\x1b[J" + "x" * 25
-    assert text_of(printout.show([stream("y")], ended=False, width=10)) == "\r\x1b[2A\x1b[Jy"
-    assert text_of(printout.show([stream("y")], ended=True)) == "\n"
+    assert text_of(show(printout, [stream("10%")], ended=False)) == "10%"
+    assert text_of(show(printout, [stream("10% #")], ended=False)) == " #"
+    assert text_of(show(printout, [stream("20% #")], ended=False)) == "\r\x1b[J20% #"
+    assert text_of(show(printout, [stream("x" * 25)], ended=False, width=10)) == "\r\x1b[J" + "x" * 25
+    assert text_of(show(printout, [stream("y")], ended=False, width=10)) == "\r\x1b[2A\x1b[Jy"
+    assert text_of(show(printout, [stream("y")], ended=True)) == "\n"
 
 
 def test_a_terminal_gets_colours_and_nothing_else() -> None:
     hostile = "\x1b[31mred\x1b[2J\x1b]0;title\x07"
-    assert text_of(Printout(TTY, colours=True).show([stream(hostile)], ended=False)) == "\x1b[31mred\x1b[0m"
-    assert text_of(Printout(TTY).show([stream(hostile)], ended=False)) == "red"
-    assert text_of(Printout(TTY, colours=True).show([FAILED], ended=True)) == "\x1b[31mE\x1b[0m: v\x1b[0m\n"
+    assert text_of(show(Printout(TTY, colours=True), [stream(hostile)], ended=False)) == "\x1b[31mred\x1b[0m"
+    assert text_of(show(Printout(TTY), [stream(hostile)], ended=False)) == "red"
+    assert text_of(show(Printout(TTY, colours=True), [FAILED], ended=True)) == "\x1b[31mE\x1b[0m: v\x1b[0m\n"
 
 
 def test_a_note_begins_a_row_and_what_follows_goes_on_in_one() -> None:
     printout = Printout(TTY)
-    assert text_of(printout.show([stream("half")], ended=False)) == "half"
+    assert text_of(show(printout, [stream("half")], ended=False)) == "half"
     assert printout.begin_row() == [("stderr", "\n")]
     assert printout.begin_row() == []
-    assert text_of(printout.show([stream("half done\n")], ended=False)) == " done\n"
+    assert text_of(show(printout, [stream("half done\n")], ended=False)) == " done\n"
     printout.move(to_start=False)
-    assert text_of(printout.show([stream("half done\nx")], ended=False)) == "\nx"
+    assert text_of(show(printout, [stream("half done\nx")], ended=False)) == "\nx"
     printout.move(to_start=True)
-    assert text_of(printout.show([stream("half done\nxy")], ended=False)) == "y"
-    assert text_of(printout.show([stream("half done\nz")], ended=True)) == "\r\x1b[Jz\n"
+    assert text_of(show(printout, [stream("half done\nxy")], ended=False)) == "y"
+    assert text_of(show(printout, [stream("half done\nz")], ended=True)) == "\r\x1b[Jz\n"
     assert Printout(["stdout"]).begin_row("stderr") == []
 
 
@@ -352,8 +359,8 @@ def test_a_terminal_shows_the_outputs_whatever_came_between(steps: list[tuple[st
     screen, printout = Screen(width), Printout(TTY, colours=True)
     outputs: list[Output] = []
     for outputs in grow(steps):
-        screen.write(text_of(printout.show(outputs, ended=False, width=width)))
-    screen.write(text_of(printout.show(outputs, ended=True, width=width)))
+        screen.write(text_of(show(printout, outputs, ended=False, width=width)))
+    screen.write(text_of(show(printout, outputs, ended=True, width=width)))
     texts = [output.text or "" if output.output_type == "stream" else output.data["text/plain"] for output in outputs]
     texts = [re.sub(r"\x1b\[\d*m", "", text) for text in texts]
     whole = "".join(text if text.endswith("\n") or not text else text + "\n" for text in texts)
@@ -364,8 +371,8 @@ def test_a_terminal_shows_the_outputs_whatever_came_between(steps: list[tuple[st
 def test_a_pipe_has_got_each_stream_in_the_end(steps: list[tuple[str, str]]) -> None:
     printout, pieces, outputs = Printout(), [], []
     for outputs in grow(steps):
-        pieces += printout.show(outputs, ended=False)
-    pieces += printout.show(outputs, ended=True)
+        pieces += show(printout, outputs, ended=False)
+    pieces += show(printout, outputs, ended=True)
     for target in TTY:
         whole = ""
         for output in outputs:
@@ -374,6 +381,24 @@ def test_a_pipe_has_got_each_stream_in_the_end(steps: list[tuple[str, str]]) -> 
             elif output.output_type != "stream" and target == "stdout":
                 whole += ("\n" if whole and not whole.endswith("\n") else "") + output.data["text/plain"] + "\n"
         assert "".join(text for to, text in pieces if to == target) == whole
+
+
+def test_text_that_the_document_let_go_of_is_a_line_that_says_how_much() -> None:
+    printout = Printout()
+    assert text_of(show(printout, [stream("a\nb\n")], ended=False)) == "a\nb\n"
+    gapped = replace(stream("a\nb\nx\nhal"), omitted_bytes=100, omitted_segment=1, omitted_index=4)
+    assert text_of(show(printout, [gapped], ended=False)) == f"{say_gap(100, 'e')}\nx\n"
+    grown = replace(stream("a\nb\nhalf\n"), omitted_bytes=102, omitted_segment=1, omitted_index=4)
+    assert text_of(show(printout, [grown], ended=True)) == "half\n"
+
+
+def test_outputs_that_the_document_let_go_of_are_a_line_that_says_how_many() -> None:
+    printout = Printout()
+    first = [result("0"), result("1"), result("2"), result("3")]
+    assert text_of(show(printout, first, ended=False)) == "0\n1\n2\n3\n"
+    later = [result("0"), result("1"), result("8"), result("9")]
+    assert text_of(show(printout, later, ended=False, omitted=6)) == f"{say_missing(4, 'e')}\n8\n9\n"
+    assert show(printout, [*later[:2], result("9"), result("10")], ended=True, omitted=7) == [("stdout", "10\n")]
 
 
 # --- a line from the terminal

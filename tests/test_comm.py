@@ -13,7 +13,6 @@ from pycrdt import Doc, Map
 from serving import KERNEL, SmallBackend, eventually
 
 from rtc_kernel import schema, yproto
-from rtc_kernel.agent.serve import Blob
 from rtc_kernel.agent.serve import comm as door
 from rtc_kernel.agent.serve.comm import CommServer
 from rtc_kernel.agent.serve.session import Limits
@@ -190,7 +189,7 @@ async def test_history_and_blobs_are_answered_to_the_asker():
     backend = SmallBackend()
     backend.rows = [Execution(id=f"e{n}", seq=n, state=ExecutionState.OK) for n in (1, 2, 3)]
     backend.rows[0].metadata["x"] = float("inf")
-    backend.blobs["sha256:00"] = Blob(b"\x00\xff", "image/png")
+    backend.blobs["sha256:00"] = (b"\x00\xff", "image/png")
     async with fronting(backend) as front:
         front.send("comm_open")
         header = front.send("comm_msg", "c1", {"op": "history", "limit": 2})
@@ -321,3 +320,20 @@ async def test_a_comm_whose_update_cannot_be_read_is_closed():
         front.send("comm_msg", "w", {}, yproto.update(b"\x01\x01\x01"))
         assert [message.content["data"]["code"] for message in front.iopub] == [4400]
         assert front.server.open == ()
+
+
+@on_loop
+async def test_a_large_blob_comes_in_pieces(monkeypatch):
+    monkeypatch.setattr(door, "PIECE_BYTES", 4)
+    backend = SmallBackend()
+    backend.blobs["sha256:00"] = (b"0123456789", "image/png")
+    async with fronting(backend) as front:
+        front.send("comm_open")
+        got = b""
+        while len(got) < 10:
+            front.send("comm_msg", "c1", {"op": "blob", "digest": "sha256:00", "start": len(got)})
+            await eventually(lambda: front.shell, "the answer came")
+            (piece,), data = front.shell[-1].buffers, front.shell.pop().content["data"]
+            assert (data["bytes"], data["start"], len(piece) <= 4) == (10, len(got), True)
+            got += piece
+        assert got == b"0123456789"

@@ -260,6 +260,26 @@ def test_no_file_knows_a_machine() -> None:
 # --- the README ------------------------------------------------------------------------------------------------
 
 
+FAULTS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in section(read("README.md"), "When something fails").splitlines()
+    if line.startswith("| ") and not line.startswith(("| ---", "| What fails"))
+]
+
+
+@pytest.mark.parametrize("row", FAULTS, ids=lambda row: str(row[0]))
+def test_each_fault_says_what_is_seen_and_kept_and_names_a_test_that_exists(row: list[str]) -> None:
+    fault, seen, _, words = row
+    assert fault
+    assert seen
+    tests = re.findall(r"def (test_\w+)", "".join(path.read_text() for path in sorted((ROOT / "tests").glob("*.py"))))
+    assert [name for name in tests if words.strip("`") in name], f"no test has {words} in its name"
+
+
+def test_the_failure_table_has_rows() -> None:
+    assert len(FAULTS) > 20
+
+
 @pytest.mark.parametrize("marker", ["try", "ci-test"])
 def test_each_of_the_two_lines_is_one_line_of_commands_that_exist(marker: str) -> None:
     line = block_behind(marker, read("README.md"))

@@ -1,5 +1,7 @@
 """The live document: one transaction per batch, the window, epochs, what a follower is sent."""
 
+import gc
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -12,6 +14,7 @@ from rtc_kernel.agent.document import CLOSED_COMMS_KEPT, StateDocument
 from rtc_kernel.bounds import Bounds
 from rtc_kernel.errors import LocalError, Reason, RemoteError
 from rtc_kernel.tables import (
+    AddCommMessage,
     AddOutput,
     Cell,
     ClearOutputs,
@@ -19,6 +22,7 @@ from rtc_kernel.tables import (
     Execution,
     ExecutionState,
     Kernel,
+    MergeCommState,
     Output,
     PutComm,
     PutExecution,
@@ -452,3 +456,46 @@ def test_updates_in_any_order_and_twice_converge(writes, random):
     for update in updates:
         replica.apply_update(update)
     assert schema.read_executions(replica) == schema.read_executions(document.doc)
+
+
+def test_a_document_that_is_replaced_leaves_the_memory():
+    document = StateDocument("k")
+    document.load()
+    document.begin_epoch()
+    gone = weakref.ref(document)
+    del document
+    gc.collect()
+    assert gone() is None
+
+
+def test_comms_beyond_their_bytes_leave_the_one_first_that_was_not_written_to_for_longest():
+    document = StateDocument("k", comms_bytes=5200)
+    document.load(comms=[Comm(id="old", target="t", state={"x": "y" * 900})])
+    for number in range(3):
+        document.apply([PutComm(f"c{number}", {"target": "t"}), MergeCommState(f"c{number}", {"x": "y" * 900})])
+    assert {comm.id for comm in schema.read_comms(document.doc)} == {"old", "c0", "c1", "c2"}
+    document.apply([MergeCommState("old", {"x": "z" * 1000})])
+    document.apply([PutComm("c3", {"target": "t"}), AddCommMessage("c3", {"data": "y" * 900})])
+    assert {comm.id for comm in schema.read_comms(document.doc)} == {"old", "c1", "c2", "c3"}
+    document.apply([MergeCommState("c0", {"x": 1})])
+    assert {comm.id for comm in schema.read_comms(document.doc)} == {"old", "c1", "c2", "c3"}
+
+
+def test_thousands_of_comms_do_not_grow_the_document():
+    document = StateDocument("k", comms_bytes=1 << 16)
+    document.load()
+    for start in range(0, 4000, 500):
+        document.apply(
+            change
+            for number in range(start, start + 500)
+            for change in (PutComm(f"c{number}", {"target": "t"}), MergeCommState(f"c{number}", {"value": number}))
+        )
+    assert len(schema.read_comms(document.doc)) < 200
+
+
+def test_a_key_that_is_set_again_is_counted_once():
+    document = StateDocument("k", comms_bytes=5000)
+    document.load(comms=[Comm(id="c", target="t")])
+    for _ in range(100):
+        document.apply([MergeCommState("c", {"x": "y" * 900}), AddCommMessage("c", {"data": 1})])
+    assert [comm.id for comm in schema.read_comms(document.doc)] == ["c"]

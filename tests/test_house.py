@@ -14,7 +14,7 @@ import rtc_kernel
 ROOT = Path(rtc_kernel.__file__).parent
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = {"errors", "wire", "link", "tables", "bounds", "schema", "notebook", "yproto", ""}
+GROUND = {"errors", "wire", "link", "tables", "bounds", "schema", "notebook", "moments", "yproto", ""}
 """What pure rooms may import of ours ('' is the package itself, for ``__version__``)."""
 
 PURE = {
@@ -23,13 +23,17 @@ PURE = {
     "link",
     "tables",
     "bounds",
+    "excerpts",
     "schema",
     "notebook",
+    "moments",
+    "comparing",
     "yproto",
     "agent/pace",
     "relay/intercept",
     "relay/spool",
     "agent/serve/access",
+    "agent/serve/ranges",
     "agent/serve/session",
     *(file.removesuffix(".py") for file in FILES if file.startswith(("agent/mirror/", "agent/act/"))),
 }

@@ -46,6 +46,19 @@ def test_an_opened_comm_is_a_row() -> None:
     assert (ours.target, ours.execution, ours.opened_by, ours.opened_at) == ("ask", None, "front", 4.0)
 
 
+def test_of_too_many_comms_the_one_that_was_silent_for_longest_is_taken_as_closed() -> None:
+    m = running(comms=3)
+    m.feed(*(widget(f"c{number}", value=number) for number in range(3)), update("c0", value=9), widget("c3"))
+    assert {key: row.closed_at is None for key, row in m.rows.comms.items()} == {
+        "c0": True,
+        "c1": False,
+        "c2": True,
+        "c3": True,
+    }
+    m.feed(update("c1", value=5))
+    assert m.rows.comms["c1"].state == {"value": 1}
+
+
 def test_messages_of_other_targets_are_logged_with_their_way() -> None:
     m = running(inline_bytes=100)
     m.feed(comm("comm_open", "c", {"hello": 1}, target_name="plot"), front("comm_msg", "c", [1]))

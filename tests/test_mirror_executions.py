@@ -353,6 +353,46 @@ def test_an_aborted_row_whose_idle_was_lost_is_aborted() -> None:
     assert m.row("a").state is State.ABORTED
 
 
+def other(msg_id: str, **fields: str) -> tuple[Channel, Way, Message]:
+    return Channel.SHELL, Way.TO_CHILD, Message(header("kernel_info_request", msg_id, **fields), {}, {}, {})
+
+
+def other_reply(parent: str) -> tuple[Channel, Way, Message]:
+    parts = header("kernel_info_reply", f"{parent}-reply"), header("kernel_info_request", parent)
+    return Channel.SHELL, Way.TO_FRONT, Message(*parts, {}, {"status": "ok"})
+
+
+def test_a_row_whose_end_was_lost_ends_when_the_kernel_has_answered_something_else() -> None:
+    m = Mirrored()
+    m.feed(other("early"), request("a"), begun("a"), request("b"))
+    assert not m.mirror.doubts
+    m.gap()
+    assert m.mirror.doubts
+    m.feed(other("k"), other_reply("early"), request("c"))
+    assert [m.row(i).state for i in "ab"] == [State.RUNNING, State.QUEUED], "it was asked before the gap"
+    m.feed(other_reply("k"))
+    assert [m.row(i).state for i in "abc"] == [State.LOST, State.LOST, State.QUEUED]
+    assert not m.mirror.doubts
+
+
+def test_a_row_whose_idle_was_lost_ends_with_the_idle_of_something_else() -> None:
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), reply("a"), request("b"), reply("b", "aborted"))
+    m.gap()
+    m.feed(other("k"), other_reply("k"))
+    assert [m.row(i).state for i in "ab"] == [State.RUNNING, State.QUEUED], "their idle may still be on its way"
+    m.feed(status(header("kernel_info_request", "k"), "idle"))
+    assert [m.row(i).state for i in "ab"] == [State.LOST, State.ABORTED]
+
+
+def test_a_subshells_answer_says_nothing_of_the_main_shell() -> None:
+    m = Mirrored()
+    m.feed(request("a"), begun("a"))
+    m.gap()
+    m.feed(other("k", subshell_id="s"), other_reply("k"))
+    assert m.row("a").state is State.RUNNING
+
+
 def test_a_subshell_overtakes_nothing() -> None:
     m = Mirrored()
     m.feed(request("a"), begun("a"), request("b", subshell_id="s"))

@@ -103,6 +103,8 @@ def test_blobs_come_back_as_the_bundle_had_them() -> None:
         "image/png": "AAEC", "application/vnd.x+json": {"a": 1}, "image/svg+xml": "<svg/>", "text/html": "é",
     }  # fmt: skip
     assert resolve({"image/png": ref(None)}, blob) == {"text/plain": "beg…\n[image/png, 2.0 KiB: not kept]"}
+    image = {**ref(None), "preview": {"width": 640, "height": 480}}
+    assert resolve({"image/png": image}, blob) == {"text/plain": "[image/png 640 x 480, 2.0 KiB: not kept]"}
     assert resolve({"image/png": ref("gone"), "text/plain": "fig"}, blob) == {"text/plain": "fig"}
     plot = {"application/json": {"blob": 1, "bytes": 2, "more": 3}}
     assert resolve(plot, blob) == plot

@@ -838,6 +838,17 @@ def test_a_run_that_failed_while_the_agent_was_away_stops_what_is_resumed() -> N
     assert recorded(commands) == [("a1", "aborted")]
 
 
+@pytest.mark.parametrize("executions", [{}, {"e1": ExecutionState.LOST}], ids=["never seen", "stored as lost"])
+def test_a_run_that_was_lost_with_the_kernel_does_not_stop_what_is_resumed(
+    executions: dict[str, ExecutionState],
+) -> None:
+    s = Scheduled()
+    s.row("a0")
+    s.row("a1")
+    commands = s.reload(executions, same_relay=False, after_crash="resume")
+    assert (s.state("a0"), sent(commands), s.state("a1")) == ("done", ["a1"], "accepted")
+
+
 # --- properties ---------------------------------------------------------------------------------------------------
 
 

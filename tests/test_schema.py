@@ -552,3 +552,19 @@ def test_the_estimate_of_what_lives_is_near_what_the_document_takes(chars):
         into(doc, writer, AddOutput(key, 1, shown("é" * chars)))
     real = len(doc.get_update()) - before
     assert 0.85 * real < sum(map(writer.size_of, keys)) < 1.25 * real
+
+
+def test_long_code_has_its_front_in_the_document_and_says_how_much_lacks() -> None:
+    doc: Doc[Any] = Doc()
+    writer = schema.Writer(doc, Bounds(code_bytes=100))
+    with doc.transaction():
+        writer.apply([PutExecution("e", {"seq": 1, "code": "ö" * 80, "state": "running"})])
+        writer.insert_execution(writer.prepare(Execution(id="f", seq=2, code="x" * 101)))
+        writer.apply([PutExecution("g", {"seq": 3, "code": "x" * 100})])
+    e, f, g = schema.read_executions(doc)
+    assert (e.code, e.omitted_code_bytes) == ("ö" * 50, 60)
+    assert (f.code, f.omitted_code_bytes) == ("x" * 100, 1)
+    assert (g.code, g.omitted_code_bytes) == ("x" * 100, None)
+    with doc.transaction():
+        writer.apply([PutExecution("e", {"code": "", "private": True})])
+    assert (schema.read_executions(doc)[0].code, schema.read_executions(doc)[0].omitted_code_bytes) == ("", None)

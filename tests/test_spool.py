@@ -36,6 +36,18 @@ def test_a_new_agent_gets_again_what_was_not_acknowledged() -> None:
     assert [record.frames[-1] for record in read(spool)] == [b"c", b"d"]  # type: ignore[union-attr]
 
 
+def test_it_is_known_what_is_not_in_the_spool_any_more() -> None:
+    spool = Spool(1 << 20)
+    for text in (b"a", b"b", b"c"):
+        tap(spool, text)
+    assert spool.acknowledged_seq == 0
+    spool.acknowledge(2)
+    spool.acknowledge(1)
+    assert spool.acknowledged_seq == 2
+    spool.acknowledge(99)
+    assert spool.acknowledged_seq == 3
+
+
 def test_an_acknowledgement_may_run_ahead_of_reading() -> None:
     """A new agent's store may hold more than the old one had time to say."""
     spool = Spool(1 << 20)

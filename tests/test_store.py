@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -80,9 +81,13 @@ def begin(store: Store, relay_id: str = "r1", now: float = 100.0, **columns: Any
     return store.begin(relay_id=relay_id, kernel={"id": "k1", "name": "python", **columns}, now=now)
 
 
-def write(store: Store, *changes: Change, seq: int = 1, state: Any = None) -> list[Exception | None]:
+def write(
+    store: Store, *changes: Change, seq: int = 1, state: Any = None, requests: Sequence[Request] = ()
+) -> list[Exception | None]:
     told: list[Exception | None] = []
-    store.write(changes, relay_id="r1", seq=seq, mirror_state=state, done=told.append)
+    store.write(
+        changes, relay_id="r1", seq=seq, mirror_state=state, requests=requests, now=60.0, done=told.append
+    )  # fmt: skip
     return told
 
 
@@ -116,7 +121,7 @@ def test_a_write_is_read_back_as_the_same_records(store: Store) -> None:
         state=ExecutionState.ERROR, error={"ename": "E", "evalue": "v"}, input=None, private=False,
         metadata={"a": [1]}, outputs=outputs,
     )  # fmt: skip
-    columns = {f.name: getattr(execution, f.name) for f in fields(Execution) if f.name not in ("id", "outputs")}
+    columns = {f.name: getattr(execution, f.name) for f in fields(Execution) if f.name not in ("id", "outputs", "omitted_outputs")}
     changes: list[Change] = [PutExecution("e1", columns)]
     changes += [AddOutput("e1", at, replace(o, text="") if o.text else o) for at, o in enumerate(outputs)]
     told = write(store, *changes, WriteText("e1", 0, 0, None, "a\0b"), WriteText("e1", 0, 1, None, " é"))
@@ -162,6 +167,17 @@ def test_a_blob_is_stored_once(store: Store) -> None:
     store.flush()
     assert store.blob(DIGEST) == (b"\0\1", "image/png")
     assert store.blob("sha256:" + "1" * 64) is None
+
+
+def test_a_blob_is_read_in_pieces(store: Store) -> None:
+    data = random.Random(1).randbytes(2 * edit.PART_BYTES + 7)
+    write(store, PutBlob(DIGEST, data, "image/png"))
+    store.flush()
+    assert store.blob_size(DIGEST) == (len(data), "image/png")
+    for start, count in ((0, 10), (edit.PART_BYTES - 3, 6), (5, len(data)), (len(data) - 2, 9), (len(data), 1), (0, 0)):
+        assert store.blob_piece(DIGEST, start, count) == data[start : start + count]
+    other = "sha256:" + "1" * 64
+    assert (store.blob_size(other), store.blob_piece(other, 0, 9)) == (None, b"")
 
 
 def test_tokens_and_facts_are_there_at_once_and_after_a_restart(path: Path) -> None:
@@ -401,6 +417,34 @@ def test_of_a_long_stream_the_window_has_the_ends_and_says_what_lacks(streams: l
                 assert output.text == "".join(window.segments.get((row.id, position), ()))
 
 
+@pytest.mark.parametrize("count", [3, 4, 5, 9])
+def test_of_many_outputs_the_window_has_the_first_and_the_last_and_says_how_many_lack(count: int) -> None:
+    with closing(Store.open(None)) as store:
+        begin(store)
+        write(store, PutExecution("e", {"seq": 1}), *ran(2, text="short"))
+        for position in range(count):
+            write(store, AddOutput("e", position, stream()), WriteText("e", position, 0, None, str(position)))
+        store.flush()
+        row, other = store.window(9, outputs=4).executions
+        kept = [position for position in range(count) if position < 2 or position >= count - 2]
+        assert [output.text for output in row.outputs] == [str(position) for position in kept]
+        assert list(row.positions()) == kept
+        assert row.omitted_outputs == (count - 4 if count > 4 else None)
+        assert other.omitted_outputs is None
+
+
+def test_the_window_leaves_out_what_a_document_of_its_size_would_not_keep() -> None:
+    with closing(Store.open(None)) as store:
+        begin(store)
+        for seq, cell in enumerate(["a", None, "b", None, "c", "b", None], 1):
+            changes = ran(seq, text="x" * 1000)
+            write(store, *changes, PutExecution(changes[0].execution, {"cell": cell}))
+        store.flush()
+        assert [row.seq for row in store.window(50, window_bytes=4000).executions] == [1, 2, 3, 4, 5, 6, 7]
+        assert [row.seq for row in store.window(50, window_bytes=2200).executions] == [1, 5, 6, 7]
+        assert [row.seq for row in store.window(50, window_bytes=1).executions] == [7]
+
+
 # --- requests -----------------------------------------------------------------------------------------------
 
 
@@ -543,6 +587,9 @@ def test_requests_are_synced_and_nothing_else_is(path: Path, tmp_path: Path) -> 
         begin(store)
         assert commits(store, lambda: put(store, asked(1))) == ["EXTRA"]
         assert commits(store, lambda: write(store, *ran(1))) == ["NORMAL"]
+        done = asked(1, state=RequestState.DONE, execution="id-001")
+        assert commits(store, lambda: write(store, *ran(2), requests=[done])) == ["NORMAL"]
+        assert store.request("q-001") == replace(done, columns={})
         assert commits(store, lambda: store.clear().result()) == ["NORMAL"]
         pragmas = [f"PRAGMA {name}" for name in ("synchronous", "fullfsync", "secure_delete")]
         assert store._do(lambda c: [c.execute(pragma).fetchone()[0] for pragma in pragmas]).result() == [1, 0, 0]
@@ -905,8 +952,10 @@ def test_text_that_comes_later_has_its_mark(store: Store) -> None:
     write(store, WriteText("e", 1, 0, None, "x", 9.5), WriteText("e", 1, 0, None, "y", 11.0))
     store.flush()
     assert store.marks("e") == [
-        Mark(0, 0, 8, 3.0), Mark(0, 1, 2, 4.0), Mark(0, 1, 3, 9.0), Mark(1, 0, 2, 11.0),
+        Mark(0, 0, 4, 1.0), Mark(0, 0, 8, 3.0), Mark(0, 1, 2, 4.0), Mark(0, 1, 3, 9.0),
+        Mark(1, 0, 1, 9.5), Mark(1, 0, 2, 11.0),
     ]  # fmt: skip
+    assert store.growth("e") == {0: [(4, 1.0), (8, 3.0), (10, 4.0), (11, 9.0)], 1: [(1, 9.5), (2, 11.0)]}
     assert store.segments("e") == {0: ["one\ntwo\n", "é\0!"], 1: ["xy"]}
     assert (store.marks("none"), store.segments("none")) == ([], {})
 
@@ -915,6 +964,14 @@ def test_text_that_comes_at_once_or_at_an_unknown_time_needs_no_mark(store: Stor
     write(store, *written((0, None, "a", 1.0), (0, None, "b", 1.049), (0, None, "c", 1.02)))
     write(store, WriteText("e", 0, 0, None, "d"))
     assert marks(store) == []
+
+
+def test_text_is_told_apart_from_what_came_behind_a_pause(store: Store) -> None:
+    """Lines within 50 ms share a mark, at the time of the last; text that is rewritten has none of its own."""
+    write(store, *written((0, None, "a", 1.0), (0, None, "b", 1.03), (0, None, "c", 2.0), (0, 2, "d", 3.0)))
+    assert marks(store) == [(0, 2, 1.03), (0, 3, 3.0)]
+    write(store, WriteText("e", 0, 0, None, "e", 3.01), WriteText("e", 0, 0, 1, "f", 4.0))
+    assert marks(store) == [(0, 2, 4.0)]
 
 
 def test_a_flood_has_few_marks(store: Store) -> None:
@@ -1092,6 +1149,7 @@ def test_the_file_shrinks_when_a_tenth_of_it_is_free(path: Path) -> None:
         for seq in range(1, 41):
             write(store, *ran(seq, text="x" * 300_000), seq=seq)
             store.flush()
+        store._do(lambda c: c.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()).result()
         before = path.stat().st_size
         retain(store, executions=39)
         assert path.stat().st_size >= before  # few pages are free, and needed again soon
@@ -1647,6 +1705,22 @@ def test_kill_9_keeps_every_acknowledged_request(path: Path) -> None:
 # --- files --------------------------------------------------------------------------------------------------
 
 
+def test_nobody_else_could_ever_read_the_history_not_even_one_that_was_copied_here(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "chmod", lambda *args: None)
+            with closing(Store.open(path)):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o644)
+        with closing(Store.open(path)):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_only_the_owner_can_read_the_history(path: Path) -> None:
     with closing(Store.open(path)) as store:
         begin(store)
@@ -1803,6 +1877,7 @@ def test_a_file_of_an_earlier_version_is_read_as_it_is_without_an_agent(old: Pat
         found = archive.execution("#1")
         assert found is not None
         assert (found.outputs[0].text, archive.blob(SHOWN)) == ("out", (SHOWN.encode(), "image/png"))
+        assert archive.blob_piece(SHOWN, 1, 3) == SHOWN[1:4].encode()
         assert (archive.marks("e1"), archive.segments("e1")) == ([], {0: ["out"]})
         assert archive.execution_states(["e1"]) == {"e1": ExecutionState.OK}
         assert (archive.requests(open_only=False), archive.request("q"), archive.last_ordinal()) == ([], None, 0)
@@ -1812,6 +1887,8 @@ def test_a_file_of_an_earlier_version_is_read_as_it_is_without_an_agent(old: Pat
         assert archive.last_ordinal() == 1
         assert [row.id for row in archive.history(cell="c")[0]] == ["e2"]
         assert (archive.execution("#1"), archive.blob(SHOWN)) == (found, (SHOWN.encode(), "image/png"))
+        assert archive.blob_size(SHOWN) == (len(SHOWN), "image/png")
+        assert archive.blob_piece(SHOWN, 1, 3) == SHOWN[1:4].encode()
 
 
 def test_a_file_of_another_program_is_left_alone(path: Path) -> None:

@@ -9,19 +9,21 @@ import socket
 import statistics
 import struct
 import time
+from contextlib import suppress
 
 import pytest
 import trustme
 from pycrdt import Doc, Map, Provider
-from serving import KERNEL, SmallBackend, Socket, eventually, serving
+from serving import KERNEL, Follower, SmallBackend, Socket, eventually, serving
 from tornado.httpclient import HTTPClientError
 
 from rtc_kernel import schema, yproto
-from rtc_kernel.agent.serve import Blob
+from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.client import Address, call
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.errors import CLOSE_CODES, Reason, SetupError
+from rtc_kernel.moments import Step
 from rtc_kernel.tables import Execution, ExecutionState, PutMeta, Request, to_json
 
 ROOM = f"/rooms/{KERNEL}/state"
@@ -270,6 +272,37 @@ async def test_a_peer_that_says_nothing_is_closed_in_time():
 
 
 @on_loop
+async def test_a_peer_that_answers_no_ping_is_cut_off_and_one_that_does_follows_on():
+    async with serving(ping_s=0.5) as server:
+        good = await server.follow()
+        receiving = asyncio.create_task(good.closed(), name="good")
+        raw = await slow_peer(server)
+        await eventually(lambda: len(server.server.peers) == 2, "both are there")
+        await eventually(lambda: len(server.server.peers) == 1, "one is cut off")
+        assert not receiving.done()
+        good.connection.close()
+        await receiving
+        raw.close()
+
+
+@on_loop
+async def test_no_update_falls_between_the_first_answer_and_following():
+    async with serving() as server:
+        row = server.run_cell()
+        followers = []
+        for n in range(30):
+            follower = Follower(await server.connect("view"))
+            await follower.send(yproto.step1(b"\x00"))
+            followers.append(follower)
+            while not (server.server.peers and list(server.server.peers)[-1].session.state == "following"):
+                server.print_text(row, f"{n} ")  # before and behind the answer, at every turn of the loop
+                await asyncio.sleep(0)
+        server.print_text(row, "end")
+        for follower in followers:
+            await follower.until(lambda follower=follower: same(follower.doc, server), "the same rows")
+
+
+@on_loop
 async def test_a_half_sent_request_is_closed_in_time():
     async with serving(auth_s=0.2) as server:
         half_body = b"POST /api/share HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"
@@ -353,6 +386,8 @@ async def test_a_peer_that_does_not_read_is_closed_as_slow_while_another_follows
             server.print_text(row, os.urandom(8192).hex())
             sent += 1
             assert sent < 5000
+            assert slow.waiting_messages <= limit.get("outbox_messages", 1000) + 1
+            assert slow.waiting_bytes <= limit.get("outbox_bytes", 8 << 20) + 32 * 1024
             await good.until(lambda: same(good.doc, server), "the other peer has every update")
         assert await read_close_code(raw) == 4508
         raw.close()
@@ -361,9 +396,11 @@ async def test_a_peer_that_does_not_read_is_closed_as_slow_while_another_follows
 @on_loop
 async def test_the_first_sync_may_be_larger_than_the_outbox():
     async with serving(outbox_bytes=64 * 1024) as server:
-        server.print_text(server.run_cell(), "x" * 4_000_000)
+        for _ in range(16):  # more than a socket takes at once
+            server.print_text(server.run_cell(), "x" * 1_000_000)
         follower = await server.follow()
-        assert same(follower.doc, server)
+        server.run_cell()
+        await follower.until(lambda: same(follower.doc, server), "it follows on")
 
 
 @on_loop
@@ -437,6 +474,11 @@ async def test_history_is_paged_and_single_records_are_found():
         assert ([row["seq"] for row in page["executions"]], page["next"]) == ([3, 2, 1], None)
         assert json.loads((await server.fetch("/api/executions/e3", "view")).body) == to_json(backend.rows[2])
         assert (await server.fetch("/api/executions/e9", "view")).code == 404
+        backend.grown["e3"] = {1: [Step(2, 9.5)], 0: [Step(3, 7.0), Step(8, 8.5)]}
+        marks = json.loads((await server.fetch("/api/executions/e3/marks", "view")).body)
+        assert marks == {"execution": "e3", "marks": [[0, 3, 7.0], [0, 8, 8.5], [1, 2, 9.5]]}
+        assert (await server.fetch("/api/executions/e9/marks", "view")).code == 404
+        assert (await server.fetch("/api/executions/e3/marks", None)).code == 401
 
 
 @pytest.mark.parametrize(
@@ -471,8 +513,8 @@ async def test_numbers_that_are_no_json_are_null():
 @on_loop
 async def test_blobs_are_immutable_private_and_sandboxed():
     backend = SmallBackend()
-    backend.blobs["sha256:" + "a" * 64] = Blob(b"<script>", "text/html")
-    backend.blobs["sha256:" + "b" * 64] = Blob(b"x", "text/html\r\nX: y")
+    backend.blobs["sha256:" + "a" * 64] = (b"<script>", "text/html")
+    backend.blobs["sha256:" + "b" * 64] = (b"x", "text/html\r\nX: y")
     async with serving(backend) as server:
         answer = await server.fetch("/blobs/" + "a" * 64, "view")
         assert answer.body == b"<script>"
@@ -485,6 +527,104 @@ async def test_blobs_are_immutable_private_and_sandboxed():
         assert (await server.fetch("/blobs/" + "a" * 64, None)).code == 401
         assert (await server.fetch("/blobs/" + "c" * 64)).code == 404
         assert (await server.fetch("/blobs/..%2f..%2fetc")).code == 404
+
+
+@pytest.mark.parametrize(
+    ("media_type", "served", "saved"),
+    [
+        ("image/png", "image/png", False),
+        ("application/vnd.plotly.v1+json", "application/vnd.plotly.v1+json", False),
+        ("image/svg+xml", "image/svg+xml", True),
+        ("text/html", "text/html", True),
+        ("application/javascript", "text/plain", False),
+        ("text/css", "text/plain", False),
+    ],
+)
+@on_loop
+async def test_no_blob_can_be_run_or_shown_as_a_page_of_ours(media_type, served, saved):
+    backend = SmallBackend()
+    backend.blobs["sha256:" + "a" * 64] = (b"x", media_type)
+    async with serving(backend) as server:
+        answer = await server.fetch("/blobs/" + "a" * 64, "view")
+        assert answer.headers["Content-Type"] == served
+        assert ("Content-Disposition" in answer.headers) == saved
+
+
+DATA = bytes(range(256)) * 4096
+BLOB = "/blobs/" + "a" * 64
+
+
+def backend_with_a_blob(data=DATA):
+    backend = SmallBackend()
+    backend.blobs["sha256:" + "a" * 64] = (data, "image/png")
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "first", "last"),
+    [
+        (None, 200, 0, len(DATA) - 1),
+        ("bytes=0-99", 206, 0, 99),
+        ("bytes=300000-", 206, 300_000, len(DATA) - 1),
+        ("bytes=-5", 206, len(DATA) - 5, len(DATA) - 1),
+        (f"bytes=0-{len(DATA) * 2}", 206, 0, len(DATA) - 1),
+        ("bytes=0-0,5-9", 200, 0, len(DATA) - 1),
+        ("lines=0-9", 200, 0, len(DATA) - 1),
+    ],
+)
+@on_loop
+async def test_a_range_of_a_blob_is_those_bytes(asked, code, first, last):
+    async with serving(backend_with_a_blob()) as server:
+        headers = {"Range": asked} if asked else {}
+        for method in ("GET", "HEAD"):
+            answer = await server.fetch(BLOB, "view", method, **headers)
+            assert (answer.code, answer.headers["Accept-Ranges"]) == (code, "bytes")
+            assert answer.headers["Content-Length"] == str(last + 1 - first)
+            assert answer.headers.get("Content-Range") == (f"bytes {first}-{last}/{len(DATA)}" if code == 206 else None)
+            assert answer.body == (DATA[first : last + 1] if method == "GET" else b"")
+
+
+@on_loop
+async def test_a_range_behind_the_end_of_a_blob_is_416():
+    async with serving(backend_with_a_blob()) as server:
+        answer = await server.fetch(BLOB, "view", Range=f"bytes={len(DATA)}-")
+        assert (answer.code, answer.headers["Content-Range"]) == (416, f"bytes */{len(DATA)}")
+        assert set(json.loads(answer.body)) == {"error", "remedy"}
+
+
+@on_loop
+async def test_a_blob_that_the_asker_has_is_not_sent_again():
+    async with serving(backend_with_a_blob()) as server:
+        etag = (await server.fetch(BLOB, "view")).headers["Etag"]
+        assert etag == f'"{"a" * 64}"'
+        again = await server.fetch(BLOB, "view", **{"If-None-Match": etag})
+        assert (again.code, again.body) == (304, b"")
+        assert (await server.fetch(BLOB, "view", Range="bytes=0-9", **{"If-Range": etag})).code == 206
+        assert (await server.fetch(BLOB, "view", Range="bytes=0-9", **{"If-Range": '"other"'})).code == 200
+        assert (await server.fetch(BLOB, None, **{"If-None-Match": etag})).code == 401
+
+
+@on_loop
+async def test_a_large_blob_is_read_as_fast_as_it_is_taken_and_who_stalls_is_cut_off(caplog):
+    backend = backend_with_a_blob(bytes(64 << 20))
+    asked = []
+    read, backend.blob_piece = backend.blob_piece, lambda *args: asked.append(args) or read(*args)
+    async with serving(backend, ping_s=0.5) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4096)
+        lines = [f"GET {BLOB} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {server.tokens['view']}", "", ""]
+        writer.write("\r\n".join(lines).encode())
+        assert b"200 OK" in await reader.readline()
+        await eventually(lambda: asked, "a first piece")
+        took = 0
+        with suppress(OSError):
+            await eventually(lambda: not server.server._http._connections, "nobody is waited for any more")
+            while data := await reader.read(1 << 20):
+                took += len(data)
+        assert took < 64 << 20
+        assert len(asked) < 64
+        assert all(count <= 1 << 20 for _, _, count in asked)
+        writer.close()
+    assert "Traceback" not in caplog.text
 
 
 @on_loop
@@ -575,9 +715,13 @@ async def test_no_token_is_in_any_log(caplog):
             await server.fetch(f"{path}?token={secret}&limit=x", None, Host="evil.example")
         server.backend.history = None  # an error of ours: the traceback is logged, the query not
         assert (await server.fetch(f"/api/history?token={secret}", None)).code == 500
-        follower = await server.follow("own")
-        follower.connection.close()
+        connection = await server.connect(None, f"{ROOM}?token={secret}")
+        await connection.write_message(b"\x09", binary=True)
+        while await connection.read_message() is not None:
+            pass
+        assert connection.close_code == 4400
     assert "failed" in caplog.text
+    assert "closed: malformed" in caplog.text
     assert secret not in caplog.text
 
 
@@ -599,6 +743,20 @@ async def test_a_taken_port_is_replaced_and_the_caller_is_told():
 async def test_an_address_that_is_not_ours_is_the_users_to_mend():
     with pytest.raises(SetupError):
         Server(SmallBackend(), RTCKernel(ip="192.0.2.1"), kernel=KERNEL).listen()
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "::", ""])
+@on_loop
+async def test_nothing_is_bound_beyond_loopback_while_there_is_no_token(ip):
+    backend = SmallBackend()
+    server = Server(backend, RTCKernel(ip=ip), kernel=KERNEL)
+    with pytest.raises(SetupError, match="no token"):
+        server.listen()
+    backend.tokens.mint("owner", Role.OWN, now=0.0)
+    if ip == "0.0.0.0":
+        assert server.listen().port
+        assert server.is_exposed
+    await server.stop()
 
 
 @on_loop

@@ -18,8 +18,9 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Protocol, assert_never
 
 from .. import link
@@ -75,8 +76,9 @@ class House(Protocol):
     def put(self, changes: list[Change]) -> None:
         """Write changes that did not come of a record."""
 
-    def keep(self) -> None:
-        """Give the store what was mirrored."""
+    def keep_with(self, requests: Sequence[Request], stored: Callable[[], None]) -> None:
+        """Store requests that have ended in one write with the ends of their executions; ``stored`` is called on the
+        loop when that is done."""
 
     def record_unsent(self, execution: str, request: Request, state: ExecutionState) -> list[Change]:
         """The row of an execution that never went to the kernel."""
@@ -127,6 +129,7 @@ class Actions:
         self._query_timer: asyncio.TimerHandle | None = None
         self._catch_up_seq: int | None = None
         self._restarting = False
+        self._push_is_due = False
 
     def __repr__(self) -> str:
         return f"<Actions {self.document!r} {self._scheduler!r}>"
@@ -195,6 +198,10 @@ class Actions:
             # A kernel says that it is idle only after a request, and no frontend may be there to send one.
             self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
         self._restarting = state is KernelState.RESTARTING
+
+    def sound(self) -> None:
+        """Ask the kernel something small: its answer says that it is through with all that came before."""
+        self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
 
     def receive_seq(self, seq: int) -> None:
         """Every record of the relay up to this one has been mirrored."""
@@ -280,17 +287,30 @@ class Actions:
 
     def _do(self, commands: Sequence[scheduler.Command]) -> None:
         """Commit what is to be kept; then show it, and do the rest, in order."""
-        if not commands:
-            return
+        unsent = {command.execution for command in commands if isinstance(command, scheduler.Record)}
+        ends: list[Request] = []
+        rest: list[scheduler.Command] = []
+        kept: list[Request] = []
         for command in commands:
-            if isinstance(command, scheduler.Record):
-                self._house.put(self._house.record_unsent(command.execution, command.request, command.state))
-        kept = [command.request for command in commands if isinstance(command, scheduler.Put) and command.stored]
-        if not kept:
-            self._done(commands)
-            return
-        if any(request.state is RequestState.DONE and request.execution is not None for request in kept):
-            self._house.keep()  # the execution's end comes into the file before the request's
+            match command:
+                case scheduler.Record(execution, request, state):
+                    self._house.put(self._house.record_unsent(execution, request, state))
+                case scheduler.Put(request, True) if _has_run(request) and request.execution not in unsent:
+                    ends.append(request)
+                    continue
+                case scheduler.Put(request, True):
+                    kept.append(request)
+                case _:
+                    pass
+            rest.append(command)
+        if ends:  # the disk need not be synced for them: what the mirror saw it sees again after a crash
+            self._house.keep_with(ends, partial(self._show, ends))
+        if kept:
+            self._commit(kept, rest)
+        elif rest:
+            self._done(rest)
+
+    def _commit(self, kept: Sequence[Request], commands: Sequence[scheduler.Command]) -> None:
         loop = asyncio.get_running_loop()
         pending: list[Sequence[scheduler.Command]] = [commands]
 
@@ -354,6 +374,7 @@ class Actions:
             case scheduler.Clear(request):
                 self._house.forget_before(request.columns["before"])
             case scheduler.Close(by):
+                self._push()  # the reason first
                 self._house.close_writers(by, Reason.QUOTA)
             case (
                 scheduler.Put() | scheduler.Record() | scheduler.Submit() | scheduler.Interrupt() | scheduler.Restart()
@@ -431,7 +452,7 @@ class Actions:
 
     def _show(self, requests: list[Request]) -> None:
         self.document.put(requests)
-        self._push()
+        self._push_soon()
         now = time.monotonic()
         self._leaving.extend((now + LINGER_S, one.id) for one in requests if one.state in REQUEST_END_STATES)
         if self._leave_timer is None or len(self._leaving) > ENDED_SHOWN:
@@ -448,12 +469,19 @@ class Actions:
             gone.append(self._leaving.popleft()[1])
         if gone:
             self.document.drop(gone)
-            self._push()
+            self._push_soon()
         if self._leaving:
             wait_s = self._leaving[0][0] - now
             self._leave_timer = asyncio.get_running_loop().call_later(wait_s, self._let_go)
 
+    def _push_soon(self) -> None:
+        """What is shown in one turn of the loop goes in one update."""
+        if not self._push_is_due:
+            self._push_is_due = True
+            asyncio.get_running_loop().call_soon(self._push)
+
     def _push(self) -> None:
+        self._push_is_due = False
         if (update := self.document.take_update()) is not None:
             self._house.push_requests(update)
 
@@ -464,3 +492,8 @@ class Actions:
         self.document.put(shown)
         self.document.take_update()
         self._house.begin_requests_epoch()
+
+
+def _has_run(request: Request) -> bool:
+    """Whether it stands for an execution that has ended."""
+    return request.state is RequestState.DONE and request.action == "execute" and request.execution is not None

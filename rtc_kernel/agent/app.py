@@ -25,15 +25,17 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
+from urllib.parse import urlsplit
 
 from .. import __version__, discovery, link, schema
 from ..bounds import Bounds
 from ..config import RTCKernel, history_directory, load
 from ..errors import Reason, RemoteError, RTCError, SetupError
 from ..link import Channel, Way
+from ..moments import Growth
 from ..tables import (
     END_STATES,
     Cell,
@@ -47,6 +49,7 @@ from ..tables import (
     PutExecution,
     PutKernel,
     PutMeta,
+    PutQuery,
     Request,
     coalesce,
 )
@@ -58,6 +61,7 @@ from .document import StateDocument
 from .feed import Feed
 from .keep import retention
 from .keep import store as stores
+from .keep.files import Unavailable
 from .keep.rows import TRUNCATED
 from .keep.upkeep import survey
 from .mirror import Limits, Mirror
@@ -88,6 +92,9 @@ RETAIN_S = 3600.0
 RETAIN_BYTES = 64 << 20
 """After so much was stored it is so too, or after an eighth of ``keep_bytes`` if that is less."""
 
+ENDS_DELAY_S = 0.005
+"""For how long ends of requests are gathered before they are stored. Seconds."""
+
 END_S = 0.8
 """How long the end may take before the process goes anyway; the relay waits a little longer. Seconds."""
 
@@ -97,6 +104,10 @@ that is not full this costs nothing."""
 
 EXIT_REBUILD = 75
 """Exit code of an agent that wants to be started again (EX_TEMPFAIL)."""
+
+DISK_TRY_S = (0.2, 10.0)
+"""First and longest pause before it is tried again whether a history that could not be had can be had now; each is
+twice the one before."""
 
 EPOCH_QUIET_S = 1.0
 """How long nothing must have been written before an epoch begins that is due. Seconds."""
@@ -152,6 +163,8 @@ class App:
         self._timer: asyncio.TimerHandle | None = None
         self._changes: list[Change] = []  # mirrored, not yet shown to the followers
         self._unkept: list[Change] = []  # mirrored, not yet given to the store
+        self._unkept_requests: list[Request] = []  # that have ended with these
+        self._when_kept: list[Callable[[], None]] = []
         self._news_of: list[Change] = []  # mirrored, not yet told to those who act
         self._keep_timer: asyncio.TimerHandle | None = None
         self._reply_timer: asyncio.TimerHandle | None = None
@@ -163,6 +176,8 @@ class App:
         self._careful_until = 0  # up to this record, write one by one: one of them cannot be mirrored
         self._skip: frozenset[int] = frozenset()
         self._child_exited = False
+        self._waits_for_disk = False  # the history is in memory until its file can be had: the relay keeps the records
+        self._is_sounding = False  # the kernel was asked whether it is through with what a gap left open
         self._problems = [str(problem) for problem in problems]  # what is not as it should be for all our life
         self._kernel = Kernel(id="")
         self._health: Json = {"status": "ok", "reason": None}
@@ -188,6 +203,7 @@ class App:
         early, self._early = self._early, []
         self._hello = None
         self.feed.say(link.Ready(str(self.info["relay_id"]), self._stored_seq))
+        self._name_hole()
         self._receive(early)
         await ended
         loop.call_later(END_S, os._exit, 0)
@@ -207,7 +223,6 @@ class App:
         info, settings, now = self.info, self.settings, time.time()
         kernel_id, relay_id = str(info["kernel_id"]), str(info["relay_id"])
         self.codec = Codec(str(info["key"]).encode(), str(info["signature_scheme"]))
-        self.store = self._open_store(kernel_id)
         columns: Json = {
             "id": kernel_id,
             "name": info["kernel_name"],
@@ -217,12 +232,13 @@ class App:
             "host": info["host"],
             "started_at": info["started_at"],
         }
-        resume = self.store.begin(relay_id=relay_id, kernel=columns, now=now)
+        resume = self._open_store(relay_id, columns, now)
         self._seq = self._stored_seq = resume.feed_seq
         limits = Limits(
             inline_bytes=settings.inline_bytes,
             blob_bytes=settings.blob_bytes,
             execution_bytes=settings.execution_bytes,
+            comms=settings.comms,
         )
         self.mirror = self._restore(resume, limits, kernel_id)
         crash = self.store.fact(CRASH_FACT) or {}
@@ -236,7 +252,7 @@ class App:
         )
         secret, _ = self._tokens.mint(OWNER, Role.OWN, now=now, secret=_known_secret(kernel_id))
         self._document = self._load_document()
-        bound = self._listen(settings.port or resume.port or 0)
+        bound = self._listen(settings.port or resume.port or _known_port(kernel_id))
         if resume.port != bound.port:
             self.store.put_fact("port", bound.port)
         self.comm = CommServer(
@@ -273,20 +289,42 @@ class App:
             log.warning("the side socket on %s speaks without TLS: tokens can be read; set certfile", settings.ip)
         return bound
 
-    def _open_store(self, kernel_id: str) -> stores.Store:
-        """The history; in memory where its file cannot be had, so that there is one to follow at least."""
+    def _open_store(self, relay_id: str, kernel: Json, now: float) -> stores.Resume:
+        """Open the history and begin it; in memory where its file cannot be had, so that there is one to follow. If it
+        can be had later, what came meanwhile waits in the relay, and the next agent stores it."""
+        directory = history_directory(self.settings)
+        path = directory / f"{kernel['id']}.sqlite3" if directory else None
         try:
-            directory = history_directory(self.settings)
-            path = directory / f"{kernel_id}.sqlite3" if directory else None
-            return self._store_at(path)
+            return self._store_at(path, relay_id, kernel, now)
         except SetupError as exc:
             self._problems.append(f"the history is kept in memory only: {exc}")
             log.warning("%s", self._problems[-1])
-            return self._store_at(None)
+            if path is not None and isinstance(exc, Unavailable):
+                self._waits_for_disk = True
+                self._spawn(self._wait_for_disk(path), "rtc-disk")
+            return self._store_at(None, relay_id, kernel, now)
 
-    def _store_at(self, path: Path | None) -> stores.Store:
-        # what is given to it was gathered here already
-        return stores.Store.open(path, delay_s=0.0, execution_bytes=self.settings.store_execution_bytes)
+    def _store_at(self, path: Path | None, relay_id: str, kernel: Json, now: float) -> stores.Resume:
+        self.store = stores.Store.open(
+            path,
+            delay_s=0.0,  # what is given to it was gathered here already
+            execution_bytes=self.settings.store_execution_bytes,
+            journal_mode=self.settings.journal_mode,
+            takes_requests=not self._waits_for_disk,
+        )
+        try:
+            return self.store.begin(relay_id=relay_id, kernel=kernel, now=now)
+        except SetupError:
+            self.store.close()
+            raise
+
+    async def _wait_for_disk(self, path: Path) -> None:
+        pause_s, longest_s = DISK_TRY_S
+        while not await asyncio.to_thread(stores.is_writable, path, self.settings.journal_mode):
+            await asyncio.sleep(pause_s)
+            pause_s = min(longest_s, 2 * pause_s)
+        log.warning("the history can be written again: the agent starts anew")
+        os._exit(EXIT_REBUILD)
 
     def _retain(self) -> None:
         """Let the history keep its limits: now, in an hour, and when much was written."""
@@ -320,12 +358,23 @@ class App:
         )
 
     def _load_document(self) -> StateDocument:
-        window = self.store.window(self.settings.window_executions)
+        settings = self.settings
+        window = self.store.window(
+            settings.window_executions,
+            settings.stream_bytes,
+            outputs=settings.outputs_per_execution,
+            window_bytes=settings.window_bytes,
+        )
         document = StateDocument(
             str(self.info["kernel_id"]),
-            window_executions=self.settings.window_executions,
-            window_bytes=self.settings.window_bytes,
-            bounds=Bounds(stream_bytes=self.settings.stream_bytes, outputs=self.settings.outputs_per_execution),
+            window_executions=settings.window_executions,
+            window_bytes=settings.window_bytes,
+            comms_bytes=settings.comms_bytes,
+            bounds=Bounds(
+                stream_bytes=settings.stream_bytes,
+                outputs=settings.outputs_per_execution,
+                code_bytes=settings.code_bytes,
+            ),
         )
         self._health = self._store_health()
         meta = {
@@ -342,7 +391,7 @@ class App:
             comms=window.comms,
             cells=window.cells,
             notebook=window.notebook,
-            segments=window.segments,
+            segments=window.parts(),
         )
         if window.kernels:
             self._kernel = window.kernels[0]
@@ -430,6 +479,9 @@ class App:
         self._pace.receive(self._changes[before:], time.monotonic())
         self._schedule()
         self._tell_actions()
+        if self.mirror.doubts and not self._is_sounding:
+            self.actions.sound()
+        self._is_sounding = self.mirror.doubts
 
     def _tell_actions(self) -> None:
         """Whoever acts learns what happened once followers have been shown it."""
@@ -464,12 +516,24 @@ class App:
             return True
         return False
 
+    def _name_hole(self) -> None:
+        """What an agent before us had stored and the store has not: its file was lost, or damaged, or cannot be had."""
+        acknowledged_seq, now = int(self.info.get("acknowledged_seq", 0)), time.time()
+        if acknowledged_seq <= self._seq:
+            return
+        since = self._kernel.last_activity_at or float(self.info["started_at"])
+        gap = link.Gap(acknowledged_seq, min(since, now), now, acknowledged_seq - self._seq, 0)
+        self._seq = acknowledged_seq
+        self.put(self.mirror.receive_gap(gap))
+
     def _changes_of(self, record: link.Tapped | link.Gap | link.Child) -> list[Change]:
         if record.seq in self._skip:
+            self._is_sounding = False
             at = getattr(record, "at", time.time())
             return self.mirror.receive_gap(link.Gap(record.seq, at, at, 1, 0))
         match record:
             case link.Gap():
+                self._is_sounding = False
                 return self.mirror.receive_gap(record)
             case link.Child():
                 self._child_exited = record.event == "exited"
@@ -537,15 +601,22 @@ class App:
             self._keep_timer.cancel()
             self._keep_timer = None
         changes, self._unkept = coalesce(self._unkept), []
+        requests, self._unkept_requests = self._unkept_requests, []
+        when_kept, self._when_kept = self._when_kept, []
         seq = self._seq
         loop = asyncio.get_running_loop()
 
         def done(error: Exception | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._stored, seq, error)
+                if error is None:
+                    for call in when_kept:
+                        loop.call_soon_threadsafe(call)
 
         relay_id, state = str(self.info["relay_id"]), self.mirror.state()
-        self.store.write(changes, relay_id=relay_id, seq=seq, mirror_state=state, done=done)
+        self.store.write(
+            changes, relay_id=relay_id, seq=seq, mirror_state=state, requests=requests, now=time.time(), done=done
+        )
 
     def _write(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -583,7 +654,8 @@ class App:
         """The store has committed, or could not."""
         if error is None and seq > self._stored_seq:
             self._stored_seq = seq
-            self.feed.say(link.Ack(seq))
+            if not self._waits_for_disk:
+                self.feed.say(link.Ack(seq))
         if self.store.written_bytes >= self._retain_at_bytes:
             self._retain()
         if truncated := self.store.take_truncated():
@@ -655,11 +727,20 @@ class App:
         self._catch_up()
         return self.store.execution(execution)
 
-    def blob(self, digest: str) -> Blob | None:
-        """Bytes by their digest (any thread but the loop's)."""
+    def growth(self, execution: str) -> Growth:
+        """How the streams of one execution grew (any thread but the loop's)."""
         self._catch_up()
-        found = self.store.blob(digest)
+        return self.store.growth(execution)
+
+    def blob(self, digest: str) -> Blob | None:
+        """What is kept under a digest (any thread but the loop's)."""
+        self._catch_up()
+        found = self.store.blob_size(digest)
         return None if found is None else Blob(*found)
+
+    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
+        """Bytes of a blob from ``start`` on, at most ``count`` (any thread)."""
+        return self.store.blob_piece(digest, start, count)
 
     def _catch_up(self) -> None:
         """Let the store have what was mirrored; where the disk fails, the reader gets what there is."""
@@ -716,6 +797,17 @@ class App:
     def say(self, record: link.Record) -> None:
         """To the relay."""
         self.feed.say(record)
+
+    def keep_with(self, requests: Sequence[Request], stored: Callable[[], None]) -> None:
+        """Store requests that have ended in one write with the ends of their executions; ``stored`` is called on the
+        loop when that is done."""
+        if not self._unkept_requests:  # those who asked wait for it
+            if self._keep_timer is not None:
+                self._keep_timer.cancel()
+            delay_s = min(ENDS_DELAY_S, self.settings.store_delay_s)
+            self._keep_timer = self._loop.call_later(delay_s, self.keep)
+        self._unkept_requests += requests
+        self._when_kept.append(stored)
 
     def record_unsent(self, execution: str, request: Request, state: ExecutionState) -> list[Change]:
         """The row of an execution that never went to the kernel."""
@@ -823,10 +915,16 @@ class App:
                 count = await asyncio.wrap_future(self.store.clear(before))
                 self.keep()
                 await asyncio.to_thread(self.store.flush)
+                # Records came meanwhile. The document is made from the store, so for a moment nothing else may happen.
+                self.keep()
+                self.store.flush()
             except sqlite3.Error as exc:
                 raise SetupError(f"the history cannot be written ({exc})", "free or repair the disk") from exc
-            self._changes.clear()  # the new document is made from the store, which has them
+            self._changes.clear()  # the store has them
+            queries = schema.read_queries(self._document.doc)
             self._document = self._load_document()
+            # they are only in the document, and somebody may be waiting for one
+            self._document.apply([PutQuery(query.id, query.columns()) for query in queries])
             self.server.begin_epoch()
             self.comm.begin_epoch()
             return count
@@ -865,6 +963,14 @@ class App:
 def proxy_prefix() -> str:
     """The path under which a frontend's server passes requests on to a port."""
     return os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+
+
+def _known_port(kernel_id: str) -> int:
+    """The port of an agent before us, where the history cannot say it; else 0."""
+    try:
+        return urlsplit(discovery.find(kernel_id).url).port or 0
+    except (SetupError, OSError, ValueError):
+        return 0
 
 
 def _known_secret(kernel_id: str) -> str | None:

@@ -23,7 +23,8 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakMethod
 
 from pycrdt import Doc, TransactionEvent
 
@@ -78,6 +79,7 @@ class StateDocument:
         kernel: the kernel's id; ``room`` is ``<kernel>/state``.
         window_executions: how many executions stay, unless more are unfinished or latest of their cell.
         window_bytes: how many bytes of executions stay, unless the unfinished ones and the newest have more.
+        comms_bytes: how many bytes of comms stay; beyond, those leave that were not written to for longest.
         bounds: what of one execution stays.
     """
 
@@ -87,11 +89,13 @@ class StateDocument:
         *,
         window_executions: int = 500,
         window_bytes: int = 32 << 20,
+        comms_bytes: int = 16 << 20,
         bounds: Bounds | None = None,
     ) -> None:
         self.room = f"{kernel}/state"
         self.window_executions = window_executions
         self.window_bytes = window_bytes
+        self.comms_bytes = comms_bytes
         self._begin()
         with self._doc.transaction():
             self._writer = schema.Writer(self._doc, bounds)
@@ -107,7 +111,7 @@ class StateDocument:
         self.epoch = secrets.token_hex(8)
         self._doc: schema.YDoc = Doc()
         self._updates: list[bytes] = []
-        self._subscription = self._doc.observe(self._note)
+        self._subscription = self._doc.observe(weakly(self._note))
         self._recent: deque[int] = deque(maxlen=RECENT_UPDATES)
         self._recent_set: set[int] = set()
 
@@ -349,17 +353,31 @@ class StateDocument:
             self._writer.remove_execution(execution)
         while len(self._closed_comms) > CLOSED_COMMS_KEPT:
             self._writer.remove_comm(self._closed_comms.popleft())
+        while self._writer.comm_bytes > self.comms_bytes and (comm := self._writer.oldest_comm()) is not None:
+            self._writer.remove_comm(comm)
 
 
 def _cell(notebook: str | None, cell: str | None) -> CellKey | None:
     return None if cell is None else (notebook, cell)
 
 
+def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An observer that does not keep the method's object alive: Python does not see the cycle through pycrdt, so that a
+    document of an earlier epoch would stay for ever."""
+    found = WeakMethod(method)
+
+    def observe(events: Any) -> None:
+        if (alive := found()) is not None:
+            alive(events)
+
+    return observe
+
+
 def guard(call: Callable[[], T]) -> T:
     """The one place where a peer's numbers reach pycrdt, which panics with a ``BaseException``."""
     try:
         return call()
-    except ValueError as exc:
+    except (ValueError, RuntimeError) as exc:
         raise RemoteError(Reason.MALFORMED, "pycrdt could not read it") from exc
     except BaseException as exc:
         if type(exc).__name__ != "PanicException":

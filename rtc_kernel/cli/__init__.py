@@ -7,6 +7,8 @@
 * ``executing`` exec: run code on a kernel that lives
 * ``acting``    interrupt, restart, queue: act on a kernel through its document
 * ``histories`` history, show, export: of kernels that live or are dead
+* ``replaying`` replay: show recorded runs again, as they went
+* ``rerunning`` rerun: run a history on a fresh kernel, and compare
 * ``pruning``   prune: take the oldest executions out of histories
 * ``specs``     install, uninstall: kernelspecs
 

@@ -21,10 +21,9 @@ from .. import discovery
 from ..client import Document, Run, connect
 from ..config import RTCKernel
 from ..errors import RefusedError, SetupError
-from ..requesting import iterate_outputs
+from ..excerpts import new_outputs
 from ..tables import (
     END_STATES,
-    REQUEST_END_STATES,
     Execution,
     ExecutionState,
     Json,
@@ -173,7 +172,7 @@ class TextView:
         """See :class:`View`."""
         self._has_shown_error = any(output.output_type == "error" for output in now.outputs)
         width = shutil.get_terminal_size().columns
-        self._write(self._printout.show(now.outputs, ended=now.state in END_STATES, width=width))
+        self._write(self._printout.show(now, width=width))
 
     def ask(self, question: Json, *, here: bool) -> None:
         """See :class:`View`."""
@@ -224,14 +223,11 @@ class JsonView:
         """See :class:`View`."""
         if now.seq and (before is None or before.state is not now.state) and now.state not in END_STATES:
             emit({"event": "execution", "execution": now.id, "number": now.seq, "state": now.state.value})
-        earlier = before.outputs if before is not None else ()
-        if len(now.outputs) < len(earlier):
-            earlier = ()
+        if before is not None and now.output_count < before.output_count:
+            before = None
             emit({"event": "clear"})
-        for position in range(len(now.outputs)):
-            here = slice(position, position + 1)
-            for output in iterate_outputs(earlier[here], now.outputs[here]):
-                emit({"event": "output", "position": position, "output": to_json(output)})
+        for position, output in new_outputs(before, now):
+            emit({"event": "output", "position": position, "output": to_json(output)})
 
     def ask(self, question: Json, *, here: bool) -> None:
         """See :class:`View`."""
@@ -336,10 +332,8 @@ class Attendant:
             return Ending(now.state.value, self._cut.exit_code, self._cut.reason, now)
         if now.state in (ExecutionState.OK, ExecutionState.ERROR):
             return Ending(now.state.value, EXIT_CODES[now.state.value], None, now)
-        for _ in range(ATTEMPTS):  # why, stands in the other document
-            if run.request.state in REQUEST_END_STATES:
-                break
-            await asyncio.sleep(LOOK_S)
+        with suppress(TimeoutError):  # why, stands in the other document
+            await asyncio.wait_for(run.ended(), ATTEMPTS * LOOK_S)
         return Ending(now.state.value, EXIT_CODES[now.state.value], run.request.reason or "it is not known why", now)
 
     def _left(self, cut: Cut) -> Ending:

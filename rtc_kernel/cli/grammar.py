@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from datetime import time as time_of_day
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,9 +30,13 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 class _Command(argparse.ArgumentParser):
     """One command. ``intermixed``: options may stand between its arguments too. Elsewhere argparse takes the first of
-    two for the second when an option follows and the first may be left out."""
+    two for the second when an option follows and the first may be left out. A time such as ``-10m`` is no option."""
 
     intermixed = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"^-\d+(\.\d*)?[smhd]?$|^-\.\d+$")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if not self.intermixed:
@@ -51,7 +59,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--help-all", action="store_true", help="show every setting, and exit")
     top.set_defaults(command=None)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command)
-    for add in (_add_running, _add_kernels, _add_watching, _add_executing, _add_acting, _add_histories, _add_specs):
+    for add in (
+        _add_running,
+        _add_kernels,
+        _add_watching,
+        _add_executing,
+        _add_acting,
+        _add_histories,
+        _add_times,
+        _add_specs,
+    ):
         add(commands)
     return top
 
@@ -197,8 +214,38 @@ def _add_histories(commands: Commands[_Command]) -> None:
     command = commands.add_parser("export", help="the history of a kernel as a notebook")
     command.add_argument("file", metavar="FILE.ipynb", help="- for stdout")
     command.add_argument("kernel", nargs="?", metavar="KERNEL")
+    command.add_argument("--at", metavar="TIME", type=_moment, help="as it was then, such as 14:03, -10m or ISO 8601")
     command.add_argument("--force", action="store_true", help="replace FILE where it exists")
     command.set_defaults(command="histories:export")
+
+
+def _add_times(commands: Commands[_Command]) -> None:
+    command = commands.add_parser(
+        "replay",
+        help="show a recorded run again, as it went",
+        description="Show recorded executions again in the terminal, in the time that they took. Ctrl-C ends it.",
+    )
+    command.add_argument("id", metavar="ID", help="an execution, by id or number; numbers such as 3-12 or 3-; all")
+    command.add_argument("kernel", nargs="?", metavar="KERNEL|URL|FILE")
+    command.add_argument("--speed", metavar="X", type=_speed, default=1.0, help="so many times as fast; 0: at once")
+    command.add_argument("--max-pause", metavar="S", type=_seconds, help="no pause is longer than so many seconds")
+    command.set_defaults(command="replaying:replay")
+    command = commands.add_parser(
+        "rerun",
+        help="run a recorded history on a fresh kernel, and compare the outputs",
+        description="Run what a history has on a fresh kernel, in the order in which it began. Exit code 0: no output "
+        "differs; 1: some do, or it could not be run to its end.",
+    )
+    command.add_argument("kernel", nargs="?", metavar="KERNEL|URL|FILE")
+    command.add_argument("--kernel", dest="spec", metavar="NAME", help="kernelspec (default: the recorded one)")
+    command.add_argument("--from", dest="first", metavar="ID", help="the first execution to run, by id or number")
+    command.add_argument("--to", dest="last", metavar="ID", help="the last execution to run")
+    command.add_argument("--stop-on-error", action="store_true", help="end where one fails that had not failed")
+    command.add_argument(
+        "--timeout", metavar="S", type=_seconds, help="seconds for each (default: ten times what it took, and 60)"
+    )
+    _add_json(command)
+    command.set_defaults(command="rerunning:rerun")
 
 
 def _add_specs(commands: Commands[_Command]) -> None:
@@ -247,6 +294,45 @@ def _seconds(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds above 0")
     return value
+
+
+def _speed(text: str) -> float:
+    """A factor; infinity: at once."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed: give a number, such as 4 or 0.5; 0 for at once")
+    return value or math.inf
+
+
+def _moment(text: str) -> float:
+    """A point in time as POSIX seconds."""
+    found = read_moment(text, time.time())
+    if found is None:
+        ways = "2026-11-21T14:03:05Z, 14:03, -10m or seconds since 1970"
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give one such as {ways}")
+    return found
+
+
+def read_moment(text: str, now: float) -> float | None:
+    """``-10m`` (ago), ``14:03[:05]`` (today), ISO 8601 (local time where no zone is given), seconds since 1970."""
+    found = math.nan
+    with suppress(ValueError, OverflowError, OSError):
+        if match := re.fullmatch(r"-(\d+(?:\.\d+)?)([smhd])", text, re.ASCII):
+            found = now - float(match[1]) * _UNITS_S[match[2]]
+        elif re.fullmatch(r"\d{9,}(?:\.\d+)?", text, re.ASCII):
+            found = float(text)
+        elif re.match(r"\d\d?:", text, re.ASCII):
+            clock = time_of_day.fromisoformat(f"0{text}" if text[1] == ":" else text)
+            found = datetime.combine(datetime.fromtimestamp(now), clock).timestamp()
+        else:
+            found = datetime.fromisoformat(text).timestamp()
+    return found if 0 <= found < _YEAR_10000 else None
+
+
+_YEAR_10000 = 253_402_300_800.0
 
 
 def _count(text: str) -> int:

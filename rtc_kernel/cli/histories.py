@@ -1,7 +1,7 @@
 """``history``, ``show``, ``export``: what ran, on kernels that live or are dead.
 
 Read from the store's files, with or without an agent beside them; a live kernel that keeps its history in memory
-only is asked over HTTP.
+only, or one elsewhere, is asked over HTTP.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from .. import discovery
 from ..agent.keep.archive import HistoryFile, histories, open_readonly
+from ..agent.keep.rows import SUFFIX
 from ..client import Address, call, fetch
 from ..config import RTCKernel, history_directory
 from ..errors import SetupError
+from ..moments import UNKNOWN, Growth, Step, began_at, execution_at, unknown_count
 from ..notebook import to_notebook
 from ..tables import END_STATES, Cell, Execution, ExecutionState, Kernel, KernelState, execution_from_json, to_json
 from .kernels import address_of
@@ -50,6 +53,9 @@ class History(Protocol):
 
     def find(self, key: str) -> Execution | None:
         """One execution by id, the beginning of its id, or number; null: none, or several."""
+
+    def growths(self, executions: Iterable[Execution]) -> Iterator[Growth]:
+        """How the streams of each of these grew."""
 
     def kernel(self) -> Kernel | None:
         """The kernel's row."""
@@ -93,6 +99,12 @@ class Stored:
             found = archive.execution(key)
         return None if found is None else self._as_it_is(found)
 
+    def growths(self, executions: Iterable[Execution]) -> Iterator[Growth]:
+        """See :class:`History`."""
+        with open_readonly(self.path) as archive:
+            for run in executions:
+                yield archive.growth(run.id) if _has_stream(run) else {}
+
     def kernel(self) -> Kernel | None:
         """See :class:`History`."""
         with open_readonly(self.path) as archive:
@@ -111,7 +123,7 @@ class Stored:
 
 
 class Remembered:
-    """A history in the memory of a live agent."""
+    """A history that a live agent has, in its memory or elsewhere."""
 
     def __init__(self, address: Address, kernel_id: str, notebook: str | None) -> None:
         self.address = address
@@ -147,6 +159,16 @@ class Remembered:
         ]
         return next((row for row in matches if row.id == key), matches[0] if len(matches) == 1 else None)
 
+    def growths(self, executions: Iterable[Execution]) -> Iterator[Growth]:
+        """See :class:`History`."""
+        for run in executions:
+            grown: dict[int, list[Step]] = {}
+            if _has_stream(run):
+                path = f"/api/executions/{quote(run.id, safe='')}/marks"
+                for position, chars, at in asyncio.run(call(self.address, "GET", path))["marks"]:
+                    grown.setdefault(position, []).append(Step(chars, at))
+            yield grown
+
     def kernel(self) -> Kernel | None:
         """See :class:`History`."""
         row = asyncio.run(call(self.address, "GET", "/api/health"))["kernel"]
@@ -167,6 +189,10 @@ class Remembered:
             return None
 
 
+def _has_stream(run: Execution) -> bool:
+    return any(output.output_type == "stream" for output in run.outputs)
+
+
 def kept(settings: RTCKernel) -> list[HistoryFile]:
     """The files that there are, the one that was last begun first."""
     directory = history_directory(settings)
@@ -178,10 +204,17 @@ def kept(settings: RTCKernel) -> list[HistoryFile]:
 def choose(name: str | None, settings: RTCKernel) -> History:
     """The history of the kernel that was named; without a name of the only one that lives, else of the last.
 
+    Args:
+        name: an id, the beginning of one, a connection file, a history's file, or a link.
+
     Raises:
         SetupError: none or several; lists them.
     """
+    if name is not None and name.startswith(("http://", "https://")):
+        return _of_link(Address.resolve(name))
     live = discovery.live()
+    if name is not None and name.endswith(SUFFIX):
+        return _of_file(Path(name).expanduser(), live)
     if name is None and live:
         return _of_live(discovery.only(live))
     if name is not None:
@@ -206,6 +239,20 @@ def _of_live(kernel: discovery.LiveKernel) -> History:
     if kernel.store is not None:
         return Stored(Path(kernel.store), kernel.kernel_id, kernel.notebook, alive=True)
     return Remembered(address_of(kernel), kernel.kernel_id, kernel.notebook)
+
+
+def _of_link(address: Address) -> History:
+    row = asyncio.run(call(address, "GET", "/api/health")).get("kernel")
+    if row is None:
+        raise SetupError(f"the link to {address.url} is not in force", "ask for a new link with %rtc share")
+    return Remembered(address, row["id"], row.get("notebook"))
+
+
+def _of_file(path: Path, live: list[discovery.LiveKernel]) -> History:
+    with open_readonly(path) as archive:
+        row = next(iter(archive.kernels()), None)
+    alive = any(kernel.store is not None and Path(kernel.store).resolve() == path.resolve() for kernel in live)
+    return Stored(path, row.id if row else path.name.removesuffix(SUFFIX), row.notebook if row else None, alive=alive)
 
 
 def _several(args: argparse.Namespace, settings: RTCKernel) -> Iterator[History]:
@@ -291,8 +338,14 @@ def export(args: argparse.Namespace, settings: RTCKernel) -> int:
     if args.file != "-" and path.exists() and not args.force:
         raise SetupError(f"{path} exists", "choose another name, or --force", 2)
     source = choose(args.kernel, settings)
-    executions = source.newest(1_000_000, Filter())
-    value = to_notebook(executions, kernel=source.kernel(), blob=source.blob, cells=source.cells())
+    executions, cells = source.newest(1_000_000, Filter()), source.cells()
+    if args.at is not None:
+        executions = _at(source, executions, args.at)
+        cells = cells if executions else ()
+    value = to_notebook(executions, kernel=source.kernel(), blob=source.blob, cells=cells)
+    unknown = sum(map(unknown_count, executions)) if args.at is not None else 0
+    if args.at is not None:
+        value["metadata"]["rtc"] = {"at": _iso(args.at), "unknown_outputs": unknown, "note": AT_NOTE}
     if args.file == "-":
         out().file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
         return 0
@@ -301,5 +354,28 @@ def export(args: argparse.Namespace, settings: RTCKernel) -> int:
     from ..run import write
 
     write(nbformat.from_dict(value), path)  # type: ignore[no-untyped-call]
-    tell(f"{len(executions)} executions of {source.kernel_id} in {path}")
+    when = "" if args.at is None else f" at {_iso(args.at)}"
+    count = f"{len(executions)} {'execution' if len(executions) == 1 else 'executions'}"
+    tell(f"{count} of {source.kernel_id}{when} in {path}")
+    if unknown:
+        tell(f"{unknown} of their displays {'was' if unknown == 1 else 'were'} updated later: {UNKNOWN}")
     return 0
+
+
+AT_NOTE = (
+    "The history as it was at this time, as far as it is kept. Text is exact to 50 ms. What was cleared or overwritten "
+    "later is not there; a display that was updated later is named in its place."
+)
+"""What an export of an earlier time says of itself."""
+
+
+def _at(source: History, executions: list[Execution], at: float) -> list[Execution]:
+    """Those that were there at a time, as they were."""
+    then = [run for run in executions if began_at(run) <= at]
+    found = (execution_at(run, growth, at) for run, growth in zip(then, source.growths(then), strict=True))
+    return [run for run in found if run is not None]
+
+
+def _iso(at: float) -> str:
+    """A time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

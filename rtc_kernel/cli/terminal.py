@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..excerpts import parts_of, to_text
 from ..notebook import is_reference, size_text
 from ..tables import Execution, Output
 
@@ -110,7 +111,7 @@ def output_text(output: Output, *, colours: bool = False) -> str:
     """An output as text: streams and tracebacks as they are, of a display its plain text, else what it is."""
     match output.output_type:
         case "stream":
-            text = output.text or ""
+            text = to_text(parts_of(output))
         case "error":
             text = "\n".join(output.traceback or ()) or f"{output.ename}: {output.evalue}"
         case _:

@@ -20,7 +20,8 @@ from rich.text import Text
 from .. import discovery
 from ..client import Change, Document, connect
 from ..config import RTCKernel
-from ..tables import END_STATES, Execution, ExecutionState, KernelState, to_json
+from ..excerpts import Reading, say_missing, to_text
+from ..tables import END_STATES, Execution, ExecutionState, KernelState, Output, to_json
 from .terminal import clean, cut, duration, emit, first_line, out, output_text, tell, took
 
 GONE_S = 6.0
@@ -195,14 +196,15 @@ def _print(console: Console, line: str) -> None:
 class Printer:
     """Which lines of the executions were printed, and which are to be printed now?
 
-    Pure. Of each execution: whether it was begun and ended, and of each of its outputs the text that was printed.
+    Pure. Of each execution: whether it was begun and ended, how many of its outputs came, and of each of those that are
+    there how much was printed.
     """
 
     def __init__(self, *, colours: bool = False) -> None:
         self._colours = colours
         self._begun: set[str] = set()
         self._ended: set[str] = set()
-        self._printed: dict[str, list[str]] = {}
+        self._printed: dict[str, _Printed] = {}
 
     def __repr__(self) -> str:
         return f"<Printer {len(self._begun)} begun, {len(self._ended)} ended>"
@@ -221,20 +223,21 @@ class Printer:
             who = f" {row.submitted_by}" if row.submitted_by else ""
             yield clean(f"#{row.seq}{who} ▶ {'(private)' if row.private else first_line(row.code)}")
         ends = row.state in END_STATES
-        printed = self._printed.setdefault(row.id, [])
-        if len(printed) > len(row.outputs):
-            printed.clear()
+        printed = self._printed.setdefault(row.id, _Printed())
+        if row.output_count < printed.count:
+            printed = self._printed[row.id] = _Printed()
             yield "(output cleared)"
-        for position, output in enumerate(row.outputs):
-            text = output_text(output, colours=self._colours)
-            whole = output.output_type != "stream" or ends or position < len(row.outputs) - 1
-            fixed = text if whole else text[: text.rfind("\n") + 1]
-            before = printed[position] if position < len(printed) else ""
-            if not fixed.startswith(before):
-                before = _common_lines(before, fixed)
-            if len(fixed) > len(before):
-                yield from fixed[len(before) :].removesuffix("\n").split("\n")
-            printed[position : position + 1] = [fixed]
+        for position, output in zip(row.positions(), row.outputs, strict=True):
+            if position > printed.count:
+                yield say_missing(position - printed.count, f"#{row.seq}")
+            printed.count = max(printed.count, position + 1)
+            if output.output_type == "stream":
+                whole = ends or position < row.output_count - 1
+                text = printed.read_stream(position, output, f"#{row.seq}", whole=whole)
+                yield from _lines(clean(text, colours=self._colours))
+            elif printed.others.get(position) != output:
+                printed.others[position] = output
+                yield from _lines(output_text(output, colours=self._colours))
         if ends:
             self._ended.add(row.id)
             self._printed.pop(row.id, None)
@@ -249,11 +252,23 @@ class Printer:
         return clean((row.outputs[-1].text or "").rpartition("\n")[2])
 
 
-def _common_lines(before: str, after: str) -> str:
-    """How much of two texts is the same, in whole lines."""
-    end = 0
-    for one, two in zip(before.splitlines(keepends=True), after.splitlines(keepends=True), strict=False):
-        if one != two:
-            break
-        end += len(one)
-    return after[:end]
+class _Printed:
+    """Of one execution: how many outputs came, how far its streams were printed, and which others were."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.streams: dict[int, Reading] = {}
+        self.others: dict[int, Output] = {}
+
+    def read_stream(self, position: int, output: Output, execution: str, *, whole: bool) -> str:
+        """What is new of a stream, up to its last line end where more may follow."""
+        self.others.pop(position, None)
+        reading = self.streams.setdefault(position, Reading())
+        text = to_text(reading.read(output)[0], execution)
+        fixed = text if whole else text[: text.rfind("\n") + 1]
+        reading.settle(text[len(fixed) :])
+        return fixed
+
+
+def _lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []

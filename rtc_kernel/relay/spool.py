@@ -7,7 +7,7 @@ What does not fit is counted and becomes one :class:`link.Gap`, so that nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .. import link
 from ..link import Channel, Way
@@ -16,20 +16,28 @@ SMALL_BYTES = 2048
 """Above the limit a record up to this size still fits, up to twice the limit: states outlive outputs."""
 
 
+LARGE_BYTES = 64 << 10
+"""A message with a larger frame is looked at before it is kept."""
+
+Record = Callable[[Way, Sequence[bytes]], Iterable[Sequence[bytes]]]
+
+
 class Spool:
     """A bounded queue of encoded records, acknowledged from the front, read from a cursor.
 
     Args:
         limit_bytes: see ``RTCKernel.spool_bytes``.
+        record: what of a message that is not small is recorded, as one or several; none: it is a gap.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, record: Record | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self._record = record
         self.size_bytes = 0
         self.seq = 0  # of the last record given out
+        self.acknowledged_seq = 0
         self._sent: deque[bytes] = deque()  # read, not yet acknowledged, oldest first
         self._waiting: deque[bytes] = deque()  # not read yet; follows on self._sent without a hole
-        self._acknowledged = 0
         self._gap: list[float] | None = None  # since, until, message_count, size_bytes
 
     def __repr__(self) -> str:
@@ -37,6 +45,17 @@ class Spool:
 
     def tap(self, at: float, channel: Channel, way: Way, frames: Sequence[bytes]) -> None:
         """Keep one message that passed. ``at``: POSIX seconds."""
+        if self._record is None or max(map(len, frames)) <= LARGE_BYTES:
+            self._tap(at, channel, way, frames)
+            return
+        count = 0
+        for piece in self._record(way, frames):
+            self._tap(at, channel, way, piece)
+            count += 1
+        if not count:
+            self._lose(at, sum(map(len, frames)))
+
+    def _tap(self, at: float, channel: Channel, way: Way, frames: Sequence[bytes]) -> None:
         if self.size_bytes >= self.limit_bytes:
             size = sum(map(len, frames))
             large = size > SMALL_BYTES or self.size_bytes >= 2 * self.limit_bytes or _is_stream(frames)
@@ -56,10 +75,10 @@ class Spool:
 
     def acknowledge(self, seq: int) -> None:
         """Let go of every record up to ``seq``."""
-        while self._acknowledged < seq and (self._sent or self._waiting):
+        while self.acknowledged_seq < seq and (self._sent or self._waiting):
             record = self._sent.popleft() if self._sent else self._waiting.popleft()
             self.size_bytes -= len(record)
-            self._acknowledged += 1
+            self.acknowledged_seq += 1
         if self.size_bytes < self.limit_bytes:
             self._close_gap()
 

@@ -8,10 +8,12 @@ SIGINT and its like with the group and ignores them; at our end it sees the link
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +28,9 @@ CHUNK_BYTES = 1 << 18
 
 PAUSES_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 """Pauses before the agent is started again; the last one repeats."""
+
+RETURN_S = 2.0
+"""How long the end of the kernel waits for an agent that is away while records are not stored. Seconds."""
 
 PROGRAM = (sys.executable, "-m", "rtc_kernel.agent")
 """How the agent is started."""
@@ -149,25 +154,49 @@ class Supervisor:
             self._lost(now)
 
     def close(self, timeout_s: float) -> None:
-        """Let the agent have everything, and wait until it has stored it and gone; at most ``timeout_s``."""
-        self._start_at = None
-        if self._process is None or self._socket is None:
-            return
-        process = self._process
+        """Let the agent have everything, and wait until it has stored it and gone; at most ``timeout_s``. One that is
+        away or has only just been started gets ``RETURN_S`` to be ready, and one that dies of it a successor."""
+        for _ in range(2):
+            self._return()
+            self._start_at = None
+            if self._process is None or self._socket is None or self._hand_over(timeout_s):
+                return
+            self._lost(time.monotonic())
+
+    def _return(self) -> None:
+        """Have an agent that is ready, where there is something that none has stored."""
+        deadline, starts = time.monotonic() + RETURN_S, self.starts_count
+        while not self.ready and self.spool.size_bytes and (left_s := deadline - time.monotonic()) > 0:
+            if self._socket is None and self.starts_count < starts + 2:
+                self._start()
+            self.write(time.monotonic())
+            if self._socket is None:
+                return
+            select.select([self._socket], [], [], left_s)
+            self.read(time.monotonic())
+
+    def _hand_over(self, timeout_s: float) -> bool:
+        """Say all that is left to say, and wait; False: the agent died."""
+        process, end = self._process, self._socket
+        if process is None or end is None:
+            return False
         with contextlib.suppress(OSError):
-            self._socket.setblocking(True)
-            self._socket.settimeout(timeout_s)
+            end.setblocking(True)
+            end.settimeout(timeout_s)
             rest = self.spool.read(1 << 62) if self.ready else b""
             rest += b"".join(self._unnumbered)
-            self._socket.sendall(bytes(self._partial) + rest)
-            self._socket.shutdown(socket.SHUT_WR)
+            end.sendall(bytes(self._partial) + rest)
+            end.shutdown(socket.SHUT_WR)
         try:
-            process.wait(timeout_s)
+            has_died = process.wait(timeout_s) != 0
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self._socket.close()
-        self._socket = self._process = None
+            has_died = False
+        if not has_died:
+            end.close()
+            self._socket = self._process = None
+        return not has_died
 
     def _dealt_with(self, record: link.Record) -> bool:
         match record:

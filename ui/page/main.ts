@@ -87,6 +87,7 @@ function blobUrl(value: unknown): string | null {
 class StreamView {
   readonly element = make("pre", "output stream");
   private readonly nodes: Text[] = [];
+  private readonly gap = make("span", "gap");
 
   constructor(private readonly row: Row) {
     if (row.get("name") === "stderr") this.element.classList.add("stderr");
@@ -109,6 +110,19 @@ class StreamView {
       const text = plain(asText(segments.get(at)));
       if (node.data !== text) node.data = text;
     }
+    this.showGap();
+  }
+
+  /** What is left out in the middle of a long text, in its place. */
+  private showGap(): void {
+    const [count, at] = [asNumber(this.row.get("omitted_bytes")), asNumber(this.row.get("omitted_segment"))];
+    if (!count || at === null) {
+      this.gap.remove();
+      return;
+    }
+    this.gap.textContent = `\n… ${formatBytes(count)} left out here; the history has them\n`;
+    const next = this.nodes[at] ?? null;
+    if (this.gap.parentNode !== this.element || this.gap.nextSibling !== next) this.element.insertBefore(this.gap, next);
   }
 }
 
@@ -194,6 +208,8 @@ class ExecutionView {
     this.article.dataset.state = state;
     this.who.textContent = asText(this.row.get("submitted_by"));
     this.code.textContent = this.row.get("private") ? "(private)" : asText(this.row.get("code"));
+    const omitted = asNumber(this.row.get("omitted_code_bytes"));
+    if (omitted) this.code.append(make("span", "gap", `\n… ${formatBytes(omitted)} left out here; the history has them`));
     this.code.classList.toggle("private", this.row.get("private") === true);
     const input = this.row.get("input");
     this.asked.hidden = !isObject(input);
@@ -225,6 +241,11 @@ class ExecutionView {
       this.streams.push(stream);
       views.push(stream ? stream.element : viewOutput(output));
     }
+    const omitted = asNumber(this.row.get("omitted_outputs"));
+    if (omitted) {
+      const note = make("p", "output gap", `… ${omitted} outputs left out here; the history has them`);
+      views.splice(Math.floor(views.length / 2), 0, note);
+    }
     this.outputs.replaceChildren(...views);
   }
 
@@ -235,6 +256,8 @@ class ExecutionView {
 }
 
 // --- one life of the document
+
+const isGap = (column: string): boolean => column.startsWith("omitted_");
 
 /** What must be drawn anew of one execution: everything, its columns, its outputs, or segments of its streams. */
 interface Dirty {
@@ -304,6 +327,8 @@ class Page {
       else if (part === "text" && typeof position === "number") {
         const at = typeof segment === "number" ? segment : null;
         dirty.streams.set(`${position} ${at}`, [position, at]);
+      } else if (typeof position === "number" && event.path.length === 3 && [...event.changes.keys.keys()].every(isGap)) {
+        dirty.streams.set(`${position} null`, [position, null]);
       } else if (event.path[1] === "outputs") dirty.outputs = true;
     }
     this.schedule();

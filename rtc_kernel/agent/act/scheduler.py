@@ -152,11 +152,12 @@ class Scheduler:
         for row in rows:
             self._start(row, run)
         if state in END_STATES:
-            self._end(execution, state, now)
+            stops = state is not ExecutionState.LOST or self._after_crash != "resume"
+            self._end(execution, state, now, stops=stops)
         elif state is not None:
             run.state, run.seen = state, True
         elif not same_relay:
-            self._end(execution, ExecutionState.LOST, now)
+            self._end(execution, ExecutionState.LOST, now, stops=self._after_crash != "resume")
             if not rows[0].silent:
                 self._ledger.add(Record(execution, rows[0].request, ExecutionState.LOST))
 
@@ -169,7 +170,7 @@ class Scheduler:
         unsent: list[Row] = []
         for run in [run for run in self._runs.sent if not run.seen]:
             if run.rows[0].silent:
-                self._end(run.id, ExecutionState.LOST, now)
+                self._end(run.id, ExecutionState.LOST, now, stops=self._after_crash != "resume")
                 continue
             self._runs.drop(run.id)
             for row in run.rows:
@@ -474,8 +475,10 @@ class Scheduler:
         self._ledger.turns.start(row, run.id)
         run.rows.append(row)
 
-    def _end(self, execution: str, state: ExecutionState, now: float, reason: str | None = None) -> None:
-        """An execution has ended, and with it the rows it stands for."""
+    def _end(
+        self, execution: str, state: ExecutionState, now: float, reason: str | None = None, *, stops: bool = True
+    ) -> None:
+        """An execution has ended, and with it the rows it stands for. ``stops``: as of :meth:`.Ledger.finish`."""
         run = self._runs.end(execution, now)
         # What waits while the kernel is on its way out came after that was known, and is meant for the next one.
         gone = self._kernel is not None and self._kernel not in _ALIVE
@@ -483,7 +486,7 @@ class Scheduler:
         for row in run.rows if run is not None else ():
             self._ledger.turns.stop(row)
             failed = "it failed" if state is ExecutionState.ERROR and row.silent else None  # no row says it
-            self._ledger.finish(row, state, reason or _ENDS.get(state) or failed, stops=not leaves)
+            self._ledger.finish(row, state, reason or _ENDS.get(state) or failed, stops=stops and not leaves)
 
     def _change_joining(self, run: Run) -> None:
         if run.key is not None:

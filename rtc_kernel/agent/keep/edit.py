@@ -9,7 +9,8 @@ that came before stays as it is, so what is stored is the beginning.
 
 Theory of the marks. A mark says: at this time the text of this stream had grown to here. A stream's first text is at
 its output's ``at``; a further mark is written only when time or text has gone on (``MARK_S``, ``MARK_BYTES``), so text
-behind the last mark came within ``PAUSE_S`` after it. What takes text back takes the marks in it back.
+behind the last mark came within ``PAUSE_S`` after it. Text that comes behind a pause gets one before it too, where what
+was there has none: else nobody could tell the two apart. What takes text back takes the marks in it back.
 """
 
 from __future__ import annotations
@@ -101,13 +102,14 @@ _PUT_REQUEST = (
 
 @dataclass(slots=True)
 class _Stream:
-    """The end of one stream. ``grown_bytes``: of text behind its last mark."""
+    """The end of one stream. ``grown_bytes``: of text behind its last mark; ``grown_at``: when the last of it came."""
 
     bytes: int
     marked_at: float
     segment: int = -1
     chars: int = 0
     grown_bytes: int = 0
+    grown_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -395,6 +397,8 @@ class Editor:
             size -= size_of_text(text) - size_of_text(stored)
             text = stored
         run(self._connection, "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?)", (*where, kept + text))
+        if segment > stream.segment or (segment == stream.segment and len(kept) >= stream.chars):
+            self._mark_before(known, position, stream, change.at)
         known.bytes += size
         stream.bytes += size
         stream.segment, stream.chars = segment, len(kept) + len(text)
@@ -422,14 +426,23 @@ class Editor:
             (known.row, position, segment, chars),
         )
 
+    def _mark_before(self, known: _Run, position: int, stream: _Stream, at: float | None) -> None:
+        """Mark the text that is there, when more comes behind a pause."""
+        if at is not None and stream.grown_bytes and at - stream.grown_at >= PAUSE_S:
+            self._put_mark(known, position, stream, stream.grown_at)
+
     def _mark(self, known: _Run, position: int, stream: _Stream, at: float | None) -> None:
         if at is None:
             return
+        stream.grown_at = at
         pause_s = at - stream.marked_at
         if pause_s >= PAUSE_S or (pause_s >= MARK_S and stream.grown_bytes >= MARK_BYTES):
-            values = (known.row, position, stream.segment, stream.chars, at)
-            run(self._connection, "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", values)
-            stream.marked_at, stream.grown_bytes = at, 0
+            self._put_mark(known, position, stream, at)
+
+    def _put_mark(self, known: _Run, position: int, stream: _Stream, at: float) -> None:
+        values = (known.row, position, stream.segment, stream.chars, at)
+        run(self._connection, "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", values)
+        stream.marked_at, stream.grown_bytes = at, 0
 
 
 # --- blobs, comms, the kernel -------------------------------------------------------------------------------

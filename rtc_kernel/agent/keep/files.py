@@ -5,6 +5,7 @@ Everything here happens once, when a store is opened; nothing here knows what th
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -18,13 +19,29 @@ BUSY_S = 5.0
 """Time that a statement waits for another process's lock."""
 
 WAL_BYTES = 16 << 20
-"""A write-ahead log that has grown larger (by one large value) is cut to this when it begins anew."""
+"""A write-ahead log that has grown larger is cut to this when it begins anew."""
+
+WAL_LOAD_BYTES = 128 << 20
+"""So much may wait in the write-ahead log while no moment is quiet: what is moved from there into the tables is written
+a second time, and that was half of what a flood of images cost."""
 
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb", "smbfs", "smb3", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"}
-    | {"vboxsf", "prl_fs", "sshfs", "s3fs", "rclone"}
+    | {"vboxsf", "prl_fs", "virtiofs", "drvfs", "fakeowner", "ocfs2", "gfs2"}
 )
-"""Types of mounts (without ``fuse.``) that several machines may see."""
+"""Types of mounts that several machines (or a machine and its host) may see. What a program serves (``fuse``,
+``fuse.sshfs``, ``fuseblk``) counts, too: nobody knows what it makes of shared memory."""
+
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ENFILE", "EMFILE", "ENOMEM", "ESTALE")
+    if hasattr(errno, name)
+)
+"""Errors of a disk that may be another one a moment later."""
+
+
+class Unavailable(SetupError):
+    """The disk is full or fails, so the history cannot be had now. Later it may."""
 
 
 class Damaged(Exception):  # noqa: N818 - says what is the case; never leaves this package
@@ -35,6 +52,7 @@ def make_file(path: Path) -> None:
     """Make the file (mode 0600) where there is none, and its directory (0700).
 
     Raises:
+        Unavailable: not now.
         SetupError: it cannot be made, or not be written.
     """
     try:
@@ -42,8 +60,9 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)  # -wal and -shm take the mode of the file
     except OSError as exc:
+        kind = Unavailable if exc.errno in _PASSING else SetupError
         remedy = "choose another history_dir, or history = memory"
-        raise SetupError(f"the history {path} cannot be made ({exc.strerror})", remedy) from exc
+        raise kind(f"the history {path} cannot be made ({exc.strerror})", remedy) from exc
 
 
 def open_beside(path: Path) -> sqlite3.Connection:
@@ -51,31 +70,35 @@ def open_beside(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, journal_mode: str = "auto") -> sqlite3.Connection:
     """The writer's connection, on tables that can be used.
 
     Raises:
-        SetupError: a newer version, another program's file, or no way to write.
+        Unavailable: it cannot be opened or written now.
+        SetupError: a newer version, or another program's file.
         Damaged: not a database, or not a sound one.
     """
     connection = open_beside(path)
     try:
-        prepare(connection, path)
+        prepare(connection, path, journal_mode)
     except BaseException as exc:
         connection.close()
+        if isinstance(exc, UnicodeDecodeError):  # SQLite's own message, which repeats what is in the file
+            raise Damaged("its tables are not described in UTF-8") from exc
         if not isinstance(exc, sqlite3.DatabaseError):
             raise
         if isinstance(exc, sqlite3.OperationalError):
-            raise SetupError(f"the history {path} cannot be opened ({exc})", "free or repair the disk") from exc
+            raise Unavailable(f"the history {path} cannot be opened ({exc})", "free or repair the disk") from exc
         raise Damaged(str(exc)) from exc
     return connection
 
 
-def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
+def prepare(connection: sqlite3.Connection, path: Path | None, journal_mode: str = "auto") -> None:
     """Make the tables where there are none, bring those of an earlier version up to this one, look at all.
 
     Args:
         path: None: the connection is to memory.
+        journal_mode: ``wal`` | ``delete`` | ``auto``: by the file system.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -87,9 +110,13 @@ def prepare(connection: sqlite3.Connection, path: Path | None) -> None:
     if version < 1:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if path is not None:
-        connection.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(path) else 'WAL'}")
+        if journal_mode == "auto":
+            journal_mode = "delete" if on_network(path) else "wal"
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_LOAD_BYTES // page_bytes}")
         if version > 0 and path.stat().st_size <= 32 << 20:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
@@ -131,4 +158,4 @@ def on_network(path: Path, mounts: str | None = None) -> bool:
     }
     place = path.absolute().parent.resolve()
     found = next((types[str(at)] for at in (place, *place.parents) if str(at) in types), "")
-    return found.removeprefix("fuse.") in _NETWORK
+    return found in _NETWORK or found.startswith("fuse")

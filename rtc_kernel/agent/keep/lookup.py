@@ -8,14 +8,16 @@ two segments of a stream, and SQL's ``lower`` knows ASCII only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import SetupError
+from ...moments import Step
 from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Output, Request
 from . import rows
 from .rows import (
@@ -79,7 +81,7 @@ def layout_of(connection: Connection) -> Layout:
 @dataclass(frozen=True, slots=True)
 class Mark:
     """At ``at`` the text of the stream at ``position`` had grown up to ``chars`` code points of its ``segment``. Text
-    before an output's first mark came at the output's ``at``, and text behind its last within 50 ms after that."""
+    up to a mark came after the one before it, or the output's ``at``; text behind the last one within 50 ms."""
 
     position: int
     segment: int
@@ -111,7 +113,8 @@ class Window:
     """What the live document begins with: unfinished and newest executions (by ``seq``, upwards), open comms.
 
     ``segments``: by execution and position, the segments of each stream: the mirror's cursors count in them.
-    ``omissions``: likewise, of streams of which only the ends were read; their ``segments`` lack the middle.
+    ``omissions``: likewise, of streams of which only the ends were read; their ``segments`` lack the middle. Of outputs
+    that were not read ``omitted_outputs`` says how many.
     ``notebook``: the one that the cells are of; empty where there are none.
     """
 
@@ -124,6 +127,15 @@ class Window:
     segments: Segments
     omissions: dict[tuple[str, int], Omission]
 
+    def parts(self) -> dict[tuple[str, int], list[str | int]]:
+        """``segments``, with a number of bytes in the place of each that was not read; their sum is what they have."""
+        out: dict[tuple[str, int], list[str | int]] = {key: [*texts] for key, texts in self.segments.items()}
+        for key, omission in self.omissions.items():
+            each, rest = divmod(omission.bytes, omission.count)
+            at = omission.segment
+            out[key][at:at] = [each + (1 if index < rest else 0) for index in range(omission.count)]
+        return out
+
 
 class Lookup:
     """The questions to a history. A door says with which connection (:meth:`_reading`)."""
@@ -131,13 +143,16 @@ class Lookup:
     def _reading(self) -> AbstractContextManager[Connection]:
         raise NotImplementedError
 
-    def window(self, limit: int, stream_bytes: int = 0) -> Window:
+    def window(self, limit: int, stream_bytes: int = 0, *, outputs: int = 0, window_bytes: int = 0) -> Window:
         """The records for a new document.
 
         Args:
             limit: the newest so many executions, and all unfinished ones.
             stream_bytes: of a stream with more text, its first and its last half of so much are read, whole
                 segments; 0: all of it.
+            outputs: of an execution with more of them, the first and the last half are read; 0: all of them.
+            window_bytes: finished executions are left out, in the order in which a document lets go of them, until the
+                others have about twice as much; 0: none are.
         """
         with self._reading() as connection:
             found = connection.execute(
@@ -146,13 +161,16 @@ class Lookup:
                 " ORDER BY seq",
                 (limit,),
             ).fetchall()
+            if window_bytes:
+                leaving = _leaving(connection, [row[0] for row in found], stream_bytes, 2 * window_bytes)
+                found = [row for row in found if row[0] not in leaving]
             segments: Segments = {}
             omissions: dict[tuple[str, int], Omission] = {}
             notebook = connection.execute("SELECT notebook FROM cells LIMIT 1").fetchone()
             return Window(
                 meta=read_meta(connection),
                 kernels=read_kernels(connection),
-                executions=tuple(read_executions(connection, found, segments, omissions, stream_bytes)),
+                executions=tuple(read_executions(connection, found, segments, omissions, stream_bytes, outputs)),
                 comms=read_comms(connection),
                 cells=read_cells(connection),
                 notebook=notebook[0] if notebook else "",
@@ -257,6 +275,37 @@ class Lookup:
             )
             return [Mark(*row) for row in found]
 
+    def growth(self, execution: str) -> dict[int, list[Step]]:
+        """How the text of one execution's streams grew, by position: its marks, in code points of the whole text.
+
+        Args:
+            execution: its whole id.
+        """
+        with self._reading() as connection:
+            if layout_of(connection).version < 3:
+                return {}
+            row = "(SELECT row FROM executions WHERE id = ?)"
+            found = run(
+                connection,
+                f"SELECT position, segment, chars, at FROM marks WHERE execution = {row}"  # noqa: S608 - our names
+                " ORDER BY position, segment, chars",
+                (execution,),
+            )
+            grown = {position: list(steps) for position, steps in groupby(found, key=lambda mark: mark[0])}
+            starts: dict[int, list[int]] = {position: [0] for position in grown}
+            texts = run(
+                connection,
+                f"SELECT position, text FROM segments WHERE execution = {row} ORDER BY position, segment",  # noqa: S608
+                (execution,),
+            )
+            for position, text in texts if grown else ():
+                if position in starts:
+                    starts[position].append(starts[position][-1] + len(text))
+        return {
+            position: [Step(starts[position][segment] + chars, at) for _, segment, chars, at in marks]
+            for position, marks in grown.items()
+        }
+
     def matches(self, prefix: str, limit: int = 20) -> list[str]:
         """The ids of executions that begin so, newest first."""
         with self._reading() as connection:
@@ -277,6 +326,29 @@ class Lookup:
                 return None
             parts = connection.execute("SELECT data FROM parts WHERE blob = ? ORDER BY part", (row[0],))
             return b"".join(data for (data,) in parts), row[1]
+
+    def blob_size(self, digest: str) -> tuple[int, str] | None:
+        """``(bytes, media type)`` of what is under ``sha256:`` and 64 hex digits, without reading it."""
+        with self._reading() as connection:
+            size = "bytes" if layout_of(connection).version > 2 else "length(data)"
+            row = run(connection, f"SELECT {size}, media_type FROM blobs WHERE digest = ?", (digest,)).fetchone()  # noqa: S608
+            return None if row is None else (int(row[0]), str(row[1]))
+
+    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
+        """Bytes of a blob from ``start`` on, at most ``count``; fewer where it ends, or has left the history."""
+        with self._reading() as connection:
+            table, of_blob = "blobs", "digest = ?"
+            if layout_of(connection).version > 2:
+                table, of_blob = "parts", "blob = (SELECT row FROM blobs WHERE digest = ?) ORDER BY part"
+            pieces = []
+            for row, size in run(connection, f"SELECT rowid, length(data) FROM {table} WHERE {of_blob}", (digest,)):  # noqa: S608
+                if start < size and count > 0:
+                    with connection.blobopen(table, "data", row, readonly=True) as data:
+                        data.seek(start)
+                        pieces.append(data.read(count))
+                    count -= len(pieces[-1])
+                start = max(0, start - size)
+            return b"".join(pieces)
 
     def kernels(self) -> tuple[Kernel, ...]:
         """The kernels' rows (one)."""
@@ -436,31 +508,77 @@ def read_executions(
     segments: Segments | None = None,
     omissions: dict[tuple[str, int], Omission] | None = None,
     stream_bytes: int = 0,
+    outputs_count: int = 0,
 ) -> list[Execution]:
     """What a layout's ``select`` gave as records with their outputs, in the same order.
 
     Args:
         segments: gets the segments of their streams.
         omissions: gets what was left out of them.
-        stream_bytes: as of :meth:`Lookup.window`.
+        stream_bytes, outputs_count: as of :meth:`Lookup.window`.
     """
     out = []
     for at in range(0, len(found), _CHUNK):
         chunk = found[at : at + _CHUNK]
         names = {row[0]: row[1] for row in chunk}
-        long = _long_streams(connection, list(names), stream_bytes)
-        texts = _read_segments(connection, list(names), {key for key, _ in long})
+        omitted = _omitted_outputs(connection, list(names), outputs_count)
+        long = {
+            (key, position): size
+            for (key, position), size in _long_streams(connection, list(names), stream_bytes).items()
+            if position not in omitted.get(key, ())
+        }
+        texts = _read_segments(connection, list(names), {key for key, _ in long}, omitted)
         for key, position in long:
             parts, omission = _read_ends(connection, key, position, long[key, position], stream_bytes)
             if parts:
                 texts[key, position] = parts
             if omissions is not None and omission is not None:
                 omissions[names[key], position] = omission
-        outputs = _read_outputs(connection, list(names), texts)
-        out += [rows.execution(row[1:], outputs.get(row[0], ())) for row in chunk]
+        outputs = _read_outputs(connection, list(names), texts, omitted)
+        for row in chunk:
+            read = rows.execution(row[1:], outputs.get(row[0], ()))
+            out.append(replace(read, omitted_outputs=len(omitted[row[0]])) if row[0] in omitted else read)
         if segments is not None:
             segments.update(((names[key], position), parts) for (key, position), parts in texts.items())
     return out
+
+
+def _leaving(connection: Connection, keys: list[Any], stream_bytes: int, limit_bytes: int) -> set[Any]:
+    """Which of these executions a document with so many bytes would let go of: the oldest finished that are not the
+    latest of their cells, then the oldest finished."""
+    found = []
+    for at in range(0, len(keys), _CHUNK):
+        chunk = keys[at : at + _CHUNK]
+        found += connection.execute(
+            "SELECT row, seq, notebook, cell, state IN ('queued', 'running'), bytes FROM executions"  # noqa: S608
+            f" WHERE row IN ({', '.join('?' * len(chunk))})",
+            chunk,
+        ).fetchall()
+    found.sort(key=lambda row: row[1])
+    newest = found[-1][0] if found else None
+    latest = {(notebook, cell): row for row, _, notebook, cell, _, _ in found if cell is not None}
+    sizes = {row: min(size, stream_bytes or size) for row, _, _, _, _, size in found}
+    left, out = sum(sizes.values()), set[Any]()
+    for of_latest in (False, True):
+        for row, _, notebook, cell, is_open, _ in found:
+            is_latest = cell is not None and latest[notebook, cell] == row
+            if left > limit_bytes and not is_open and is_latest is of_latest and row != newest:
+                out.add(row)
+                left -= sizes[row]
+    return out
+
+
+def _omitted_outputs(connection: Connection, keys: list[Any], outputs_count: int) -> dict[Any, range]:
+    """The positions in the middle of those executions that have more outputs than that."""
+    if not outputs_count:
+        return {}
+    found = connection.execute(
+        f"SELECT execution, max(position) + 1 FROM outputs WHERE execution IN ({', '.join('?' * len(keys))})"  # noqa: S608
+        " GROUP BY execution HAVING max(position) >= ?",
+        (*keys, outputs_count),
+    )
+    head = outputs_count // 2
+    return {key: range(head, count - (outputs_count - head)) for key, count in found}
 
 
 def _long_streams(connection: Connection, keys: list[Any], stream_bytes: int) -> dict[tuple[Any, int], int]:
@@ -502,7 +620,12 @@ def _read_ends(
     return head + tail[::-1], Omission(len(head), count, left) if count > 0 else None
 
 
-def _read_segments(connection: Connection, keys: list[Any], without: AbstractSet[Any] = frozenset()) -> Segments:
+def _read_segments(
+    connection: Connection,
+    keys: list[Any],
+    without: AbstractSet[Any] = frozenset(),
+    omitted: Mapping[Any, range] = MappingProxyType({}),
+) -> Segments:
     texts: Segments = {}
     keys = [key for key in keys if key not in without]
     for execution, position, text in connection.execute(
@@ -510,18 +633,25 @@ def _read_segments(connection: Connection, keys: list[Any], without: AbstractSet
         f" WHERE execution IN ({', '.join('?' * len(keys))}) ORDER BY execution, position, segment",
         keys,
     ):
-        texts.setdefault((execution, position), []).append(text)
+        if position not in omitted.get(execution, ()):
+            texts.setdefault((execution, position), []).append(text)
     return texts
 
 
-def _read_outputs(connection: Connection, ids: list[Any], texts: Segments) -> dict[Any, tuple[Output, ...]]:
+def _read_outputs(
+    connection: Connection, ids: list[Any], texts: Segments, omitted: Mapping[Any, range]
+) -> dict[Any, tuple[Output, ...]]:
     found = connection.execute(
         f"SELECT execution, position, {', '.join(OUTPUT_COLUMNS)} FROM outputs"  # noqa: S608 - our names
         f" WHERE execution IN ({', '.join('?' * len(ids))}) ORDER BY execution, position",
         ids,
     )
     return {
-        execution: tuple(rows.output(row[2:], "".join(texts.get((execution, row[1]), ()))) for row in group)
+        execution: tuple(
+            rows.output(row[2:], "".join(texts.get((execution, row[1]), ())))
+            for row in group
+            if row[1] not in omitted.get(execution, ())
+        )
         for execution, group in groupby(found, key=lambda row: row[0])
     }
 

@@ -17,7 +17,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ...tables import Comm, Execution, ExecutionState, Json, Kernel, KernelState, Output, Request, RequestState
+from ...tables import (
+    ONLY_IN_DOCUMENT,
+    Comm,
+    Execution,
+    ExecutionState,
+    Json,
+    Kernel,
+    KernelState,
+    Output,
+    Request,
+    RequestState,
+)
 
 FILE_VERSION = 3
 """``PRAGMA user_version`` of the files that this version writes and the newest that it reads."""
@@ -180,15 +191,11 @@ MIGRATIONS: Mapping[int, str] = {1: f"{_REQUESTS} PRAGMA user_version = 2;", 2: 
 TRUNCATED = "rtc_truncated"
 """Key of an execution's ``metadata``: ``{"bytes": n}``, how much of its text is not stored."""
 
-# What the document left out (``omitted_…``) is here.
-EXECUTION_COLUMNS = tuple(
-    name for name in Execution.__dataclass_fields__ if name != "outputs" and not name.startswith("omitted_")
-)
+_ELSEWHERE = ONLY_IN_DOCUMENT | {"outputs", "text"}
+EXECUTION_COLUMNS = tuple(name for name in Execution.__dataclass_fields__ if name not in _ELSEWHERE)
 KERNEL_COLUMNS = tuple(Kernel.__dataclass_fields__)
 COMM_COLUMNS = tuple(name for name in Comm.__dataclass_fields__ if name not in ("state", "messages"))
-OUTPUT_COLUMNS = tuple(
-    name for name in Output.__dataclass_fields__ if name != "text" and not name.startswith("omitted_")
-)
+OUTPUT_COLUMNS = tuple(name for name in Output.__dataclass_fields__ if name not in _ELSEWHERE)
 REQUEST_COLUMNS = tuple(Request.__dataclass_fields__)
 JSON_COLUMNS = frozenset({"error", "input", "metadata", "data", "traceback", "columns"})
 
@@ -224,6 +231,9 @@ class Connection(Protocol):
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Rows:
         """Run one statement."""
+
+    def blobopen(self, table: str, column: str, row: int, /, *, readonly: bool) -> Any:
+        """The bytes of one column, to be read in pieces."""
 
 
 def run(connection: Connection, sql: str, parameters: Sequence[Any]) -> Rows:

@@ -40,7 +40,7 @@ from typing import Any, Protocol
 from ...errors import LocalError, SetupError
 from ...tables import REQUEST_END_STATES, Change, Json, Request
 from . import edit, lookup, rows, upkeep
-from .files import Damaged, connect, make_file, move_aside, open_beside, prepare
+from .files import Damaged, Unavailable, connect, make_file, move_aside, open_beside, prepare
 from .lookup import Lookup
 from .retention import Limits
 from .upkeep import Pruned
@@ -67,6 +67,12 @@ REQUESTS_KEPT = 100_000
 
 PRUNE_EVERY = 1000
 """Requests between two looks for those that are not kept any more: a look costs milliseconds."""
+
+CHECKPOINT_BYTES = 4 << 20
+"""When so much was written, it is moved from the write-ahead log into the tables once nothing was for a moment."""
+
+CHECKPOINT_QUIET_S = 1.0
+"""That moment. Under load that leaves none, SQLite does it (``files.WAL_LOAD_BYTES``)."""
 
 STEP_EVERY_S = 1.0
 """Under load that leaves no pause, a step of retention is taken in so many seconds: the file must not grow for ever."""
@@ -147,9 +153,9 @@ class StoredToken:
 
 @dataclass(slots=True)
 class _Write:
-    """Something that waits to be committed: changes of one feed position, or an edit of ours.
+    """Something that waits to be committed: changes of one feed position, an edit of ours, or both.
 
-    ``requests``: the edit is of requests, so its transaction is synced and wipes.
+    ``requests``: the edit is of requests, so its transaction wipes, and is synced unless they come with a feed.
     ``refused``: why the edit could not be in the transaction of its neighbours.
     """
 
@@ -183,8 +189,8 @@ class _Pass:
 class Store(Lookup):
     """The history of one kernel. Open it with :meth:`open`, end it with :meth:`close`.
 
-    The writer's thread owns ``_connection``, ``_editor``, ``_retry_s`` and ``_committed_at``; the rest is shared under
-    ``_wake``'s lock.
+    The writer's thread owns ``_connection``, ``_editor``, ``_retry_s``, ``_committed_at`` and ``_unmoved_bytes``; the
+    rest is shared under ``_wake``'s lock.
     """
 
     def __init__(
@@ -197,12 +203,14 @@ class Store(Lookup):
         sync_requests: bool,
         execution_bytes: int,
         note: str,
+        takes_requests: bool,
     ) -> None:
         self.path = path
         self._delay_s = delay_s
         self._backlog_bytes = backlog_bytes
-        self._for_requests = (_WIPE, *(_SYNC if sync_requests else ()))
+        self._sync = _SYNC if sync_requests else ()
         self._note = note
+        self._takes_requests = takes_requests
         self._connection = connection
         self._editor = edit.Editor(connection, execution_bytes=execution_bytes)
         self._passes: deque[_Pass] = deque()
@@ -224,6 +232,7 @@ class Store(Lookup):
         self._full_after: int | None = None
         self._retry_s = 0.0
         self._committed_at = 0.0
+        self._unmoved_bytes = 0  # in the write-ahead log, about
         self._tokens = {row[0]: StoredToken(*row) for row in connection.execute("SELECT * FROM tokens")}
         self._facts = {name: rows.load(value) for name, value in connection.execute("SELECT * FROM facts")}
         self._thread = threading.Thread(target=self._run, name="rtc-store", daemon=True)
@@ -242,6 +251,8 @@ class Store(Lookup):
         backlog_bytes: int = BACKLOG_BYTES,
         sync_requests: bool = True,
         execution_bytes: int = 0,
+        journal_mode: str = "auto",
+        takes_requests: bool = True,
     ) -> Store:
         """Open or begin a history.
 
@@ -253,8 +264,11 @@ class Store(Lookup):
             sync_requests: whether stored requests outlast a power cut, and not only the death of every process.
             execution_bytes: bytes that are stored of one execution; text beyond is left out, and the row's
                 ``metadata`` says how much (``rtc_truncated``). 0: no limit.
+            journal_mode: ``wal`` | ``delete`` | ``auto``: by the file system.
+            takes_requests: False: none is ever stored, so none is acknowledged.
 
         Raises:
+            Unavailable: the disk is full or fails.
             SetupError: the file cannot be made, is of a newer version, or is something else's.
         """
         note = ""
@@ -264,14 +278,14 @@ class Store(Lookup):
         else:
             make_file(path)
             try:
-                connection = connect(path)
+                connection = connect(path, journal_mode)
             except Damaged as exc:
                 moved = move_aside(path)
                 note = f"the history was damaged ({exc}) and is now {moved.name}; a new one was begun"
                 _log.warning("%s: %s", path, note)
                 make_file(path)
                 try:
-                    connection = connect(path)
+                    connection = connect(path, journal_mode)
                 except Damaged as again:
                     raise SetupError(f"{path} cannot be written ({again})", "choose another history_dir") from again
         return cls(
@@ -282,6 +296,7 @@ class Store(Lookup):
             sync_requests=sync_requests,
             execution_bytes=execution_bytes,
             note=note,
+            takes_requests=takes_requests,
         )
 
     # --- in -------------------------------------------------------------------------------------------------
@@ -296,12 +311,12 @@ class Store(Lookup):
             kernel: columns of the kernel's row; ``id`` is required.
 
         Raises:
-            SetupError: the file cannot be written.
+            Unavailable: the file cannot be written.
         """
         try:
             resume: Resume = self._do(partial(self._begin, relay_id, dict(kernel), now)).result()
         except sqlite3.Error as exc:
-            raise SetupError(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
+            raise Unavailable(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
         with self._wake:
             self._last_feed_seq = resume.feed_seq
         return resume
@@ -313,6 +328,8 @@ class Store(Lookup):
         relay_id: str,
         seq: int,
         mirror_state: Json | None,
+        requests: Sequence[Request] = (),
+        now: float = 0.0,
         done: Done | None = None,
     ) -> None:
         """Store the changes that came of the relay's records up to ``seq``; never waits.
@@ -320,12 +337,15 @@ class Store(Lookup):
         Args:
             changes: in order; they and ``mirror_state`` belong to the store from here on.
             mirror_state: the mirror's state after ``seq``; None: the same as in the write before.
+            requests: what has ended with these changes, at ``now``: there after a crash if they are, and else not.
             done: called on the writer's thread: with None when the changes are stored; with an error when that
                 failed, once, and then with None when it went well after all. When the queue is full or the store
                 closed it is called at once, with an error, and the changes are not taken.
         """
-        size = 256 + sum(map(edit.size_of, changes))
-        write = _Write(changes, feed=(relay_id, seq, mirror_state), done=done, size=size)
+        size = 256 + sum(map(edit.size_of, changes)) + sum(map(edit.size_of_request, requests))
+        put = partial(_put_requests, requests, now) if requests else None
+        feed = (relay_id, seq, mirror_state)
+        write = _Write(changes, feed=feed, edit=put, requests=bool(requests), done=done, size=size)
         with self._wake:
             refusal = self._refusal(size, of_feed=True)
             if refusal is None:
@@ -349,6 +369,9 @@ class Store(Lookup):
         size = 256 + sum(map(edit.size_of_request, requests))
         change = partial(_put_requests, requests, now)
         write = _Write(edit=change, requests=True, done=done, size=size)
+        if not self._takes_requests:
+            _tell(write, sqlite3.OperationalError("there is no file to keep them in"))
+            return
         with self._wake:
             refusal = self._refusal(size, of_feed=False)
             if refusal is None:
@@ -492,7 +515,7 @@ class Store(Lookup):
             yield connection
         except BaseException as exc:
             connection.close()
-            if isinstance(exc, sqlite3.Error):
+            if isinstance(exc, sqlite3.Error | ValueError | TypeError):  # the latter: a value that we did not write
                 raise SetupError(f"the history {self.path} cannot be read ({exc})", "free or repair the disk") from exc
             raise
         connection.execute("COMMIT")
@@ -543,7 +566,10 @@ class Store(Lookup):
         while True:
             batch = self._take()
             if batch is None:
-                self._step(self._passes[0])
+                if self._passes:
+                    self._step(self._passes[0])
+                else:
+                    self._move()
             elif not batch:
                 break
             elif isinstance(batch[0], _Job):
@@ -558,11 +584,14 @@ class Store(Lookup):
             self._connection.close()
 
     def _take(self) -> list[_Write | _Job] | None:
-        """The next transaction: a job, or the writes before the next job. Empty: the end. None: a step of retention."""
+        """The next transaction: a job, or the writes before the next job. Empty: the end. None: something of our own,
+        a step of retention or a checkpoint."""
         with self._wake:
             self._idle = True
             while not self._queue and not self._closing and not self._passes:
-                self._wake.wait()
+                is_much = self._unmoved_bytes >= CHECKPOINT_BYTES
+                if not self._wake.wait(CHECKPOINT_QUIET_S if is_much else None):
+                    return None
             self._idle = False
             is_due = not self._queue or self._error or time.monotonic() - self._stepped_at >= STEP_EVERY_S
             if self._passes and is_due and not self._closing:
@@ -587,7 +616,9 @@ class Store(Lookup):
             return batch
 
     def _commit(self, batch: list[_Write]) -> None:
-        pragmas = self._for_requests if any(write.requests for write in batch) else ()
+        requests = [write for write in batch if write.requests]
+        synced = self._sync if any(write.feed is None for write in requests) else ()
+        pragmas = (_WIPE, *synced) if requests else ()
         try:
             with self._memory_lock, _switched(self._connection, pragmas):
                 try:
@@ -610,6 +641,7 @@ class Store(Lookup):
             size = sum(write.size for write in batch)
             self._waiting_bytes -= size
             self._written_bytes += size
+            self._unmoved_bytes += size
             self._truncated |= self._editor.take_truncated()
         self._committed_at = time.monotonic()
         for write in batch:
@@ -626,6 +658,7 @@ class Store(Lookup):
             self._queue = deque(item for item in self._queue if isinstance(item, _Write))
             self._jobs = 0
         self._committed_at = time.monotonic()
+        self._move()  # where the disk is full, it has room for what stands there twice
         for write in batch:
             if not write.told:
                 write.told = True
@@ -637,6 +670,12 @@ class Store(Lookup):
         if self._queue:
             _log.error("closed with %d writes that could not be stored (%s)", len(self._queue), self._error)
         self._queue.clear()
+
+    def _move(self) -> None:
+        """Move what was written from the write-ahead log into the tables, as far as no reader needs it there."""
+        self._unmoved_bytes = 0
+        with self._memory_lock, contextlib.suppress(sqlite3.Error):  # the next commit tells what is wrong
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _run_job(self, job: _Job) -> None:
         with self._wake:
@@ -665,6 +704,7 @@ class Store(Lookup):
         except StopIteration as end:
             with self._wake:
                 self._passes.popleft()
+            self._move()  # only then does the file shrink
             current.future.set_result(end.value)
         except Exception as exc:
             self._roll_back()
@@ -801,6 +841,19 @@ def _clear(before: float | None, connection: sqlite3.Connection) -> int:
     finally:
         connection.execute("PRAGMA secure_delete = OFF")
     return count
+
+
+def is_writable(path: Path, journal_mode: str = "auto") -> bool:
+    """Whether a store could be opened and written now (one that is damaged can: it is moved aside)."""
+    try:
+        make_file(path)
+        with contextlib.closing(connect(path, journal_mode)) as connection:
+            edit.put_fact(connection, "tried_at", time.time())
+    except Damaged:
+        return True
+    except (SetupError, sqlite3.Error):
+        return False
+    return True
 
 
 def _tell(write: _Write, exc: Exception | None) -> None:

@@ -143,14 +143,22 @@ class Mirror:
         """Time has passed: rows whose reply will not come any more end."""
         return self._executions.receive_time(at)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether messages of an open row were lost, so that its end may have been among them."""
+        return self._executions.doubts
+
     def _receive_shell(self, way: Way, message: Message, at: float) -> list[Change]:
         kind = message.type
         if way is Way.TO_FRONT:
-            return self._executions.receive_reply(message, at, self._limits) if kind == "execute_reply" else []
+            if kind == "execute_reply":
+                return self._executions.receive_reply(message, at, self._limits)
+            return self._executions.receive_sound(message.parent_id, at, is_reply=True)
         if kind == "execute_request":
             return self._executions.receive_request(message, at, self._life.generation)
         if kind in COMM_TYPES:
             return self._comms.receive(message, at, "front", None)
+        self._executions.send_sound(message)
         return []
 
     def _receive_iopub(self, message: Message, at: float) -> list[Change]:
@@ -170,7 +178,8 @@ class Mirror:
         if kind == "status":
             changes, replaced = self._life.receive_status(message, at)
             if message.content.get("execution_state") == "idle":
-                changes = [*self._executions.receive_idle(parent_id, at), *changes]
+                sound = self._executions.receive_sound(parent_id, at, is_reply=False)
+                changes = [*self._executions.receive_idle(parent_id, at), *sound, *changes]
             return [*self._end_life(at, seen=False, killed=True), *changes] if replaced else changes
         if kind == "execute_input":
             return self._executions.receive_input(message, at, self._life.generation)

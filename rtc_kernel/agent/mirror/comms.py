@@ -67,6 +67,8 @@ class Comms:
             execution: the execution that it came from, where one did.
         """
         comm_id = get_text(message.content, "comm_id")
+        if comm_id in self._open:
+            self._open[comm_id] = self._open.pop(comm_id)  # the one that was silent for longest is the first
         match message.type:
             case "comm_open" if comm_id and not comm_id.startswith(QUERY_COMM_PREFIX):
                 return self._receive_open(comm_id, message, at, way, execution)
@@ -126,6 +128,8 @@ class Comms:
         if execution is not None:
             columns["execution"] = execution
         changes: list[Change] = [PutComm(comm_id, columns)]
+        while len(self._open) > self._limits.comms:
+            changes.append(self._close(next(iter(self._open)), at))
         data = get_object(message.content, "data")
         if target == WIDGET_TARGET:
             if get_object(data, "state").get("_model_name") == "OutputModel":

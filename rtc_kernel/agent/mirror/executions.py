@@ -7,7 +7,8 @@ Theory. An end needs two signs, the ``execute_reply`` on shell and ``idle`` on i
 (messaging spec, "Request-Reply" and "Kernel status"). Each of the two channels keeps the kernel's order, and a
 shell (the main one, or one subshell) works through its requests one by one. So a sign that is missing is known
 to be lost, and the row to be ``lost``, once the same channel has shown the same sign of a later request: that is
-all :meth:`Executions.begin` and :meth:`Executions.receive_reply` need to end rows whose signs fell into a gap.
+all :meth:`Executions.begin` and :meth:`Executions.receive_reply` need to end rows whose signs fell into a gap; where no
+execution follows, a request of any other kind does (:meth:`Executions.receive_sound`).
 A request that did not pass us (a client that is connected to the kernel itself, or an attached kernel) has no
 reply here either: its row begins with ``execute_input`` and ends with ``idle``.
 """
@@ -141,6 +142,7 @@ class Executions:
         self._clients: dict[str, None] = {}
         self._silent: dict[str, None] = {}
         self._marked: dict[str, None] = {}
+        self._sounds: dict[str, int] = {}  # requests of another kind behind a gap: the seq that was next
 
     def __repr__(self) -> str:
         return f"<Executions {len(self._open)} open, {len(self._ended)} ended, next seq {self.next_seq}>"
@@ -309,6 +311,31 @@ class Executions:
         for run in [run for run in self._open.values() if run.idle and at - run.idle_at >= REPLY_S]:
             state = ExecutionState.LOST if run.failure is None else ExecutionState.ERROR
             changes += self._end(run, state, at, None if run.private else run.failure)
+        return changes
+
+    @property
+    def doubts(self) -> bool:
+        """Whether messages were lost while a run was open that is open still."""
+        return any(run.gap for run in self._open.values())
+
+    def send_sound(self, message: Message) -> None:
+        """A request of another kind, on its way to the main shell."""
+        if self.doubts and not get_text(message.header, "subshell_id"):
+            self._sounds[clean_text(message.id)] = self.next_seq
+            if len(self._sounds) > MARKS_KEPT:
+                del self._sounds[next(iter(self._sounds))]
+
+    def receive_sound(self, parent_id: str, at: float, *, is_reply: bool) -> list[Change]:
+        """Its reply, or its idle: what came before it and has not shown the same sign has lost it in the gap."""
+        seq = self._sounds.get(parent_id)
+        if seq is None:
+            return []
+        changes: list[Change] = []
+        for run in list(self._open.values()):
+            lacks = not run.reply if is_reply else not run.idle
+            if run.gap and run.seq < seq and not run.shell and lacks:
+                aborted = run.reply in ("aborted", "abort") and run.state is _QUEUED
+                changes += self._end(run, ExecutionState.ABORTED if aborted else ExecutionState.LOST, at)
         return changes
 
     def begin(self, run: Run, at: float) -> list[Change]:

@@ -4,6 +4,7 @@
 * ``session``    one peer: bytes -> what to send, relay or close      (pure)
 * ``websocket``  HTTP and WebSocket: the sockets, the rooms, an outbox for each peer   (door)
 * ``handlers``   what each HTTP address answers: page, API, blobs       (door)
+* ``ranges``     which bytes of a blob a ``Range`` header asks for       (pure)
 * ``comm``       the same session over a Jupyter comm                 (door)
 
 Here stands what both doors need: of the rest of the agent (:class:`Backend`), and to read a query.
@@ -11,13 +12,13 @@ Here stands what both doors need: of the rest of the agent (:class:`Backend`), a
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...errors import SetupError
+from ...moments import Growth
 from ...tables import Cell, Execution, ExecutionState, Json
 from ..document import StateDocument
 from ..requests import RequestsDocument
@@ -79,9 +80,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes kept under their digest."""
+    """What is kept under a digest; its bytes are read in pieces. ``size_bytes``: of all of it."""
 
-    data: bytes
+    size_bytes: int
     media_type: str
 
 
@@ -115,8 +116,14 @@ class Backend(Protocol):
     def execution(self, execution: str) -> Execution | None:
         """One execution of the history. *Any thread.*"""
 
+    def growth(self, execution: str) -> Growth:
+        """How the streams of one execution grew, by its whole id. *Any thread.*"""
+
     def blob(self, digest: str) -> Blob | None:
-        """Bytes by ``sha256:`` and 64 hex digits. *Any thread.*"""
+        """What is kept under ``sha256:`` and 64 hex digits. *Any thread.*"""
+
+    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
+        """Bytes of it from ``start`` on, at most ``count``; fewer where it ends or has gone. *Any thread.*"""
 
     def tokens_changed(self) -> None:
         """Tokens were minted or revoked: keep them."""
@@ -168,12 +175,3 @@ def parse_history(arguments: Mapping[str, Any]) -> HistoryQuery:
         except (re.error, RecursionError, OverflowError) as exc:
             raise SetupError(f"grep is no regular expression: {exc}", "mend it, or use text") from exc
     return HistoryQuery(**values)
-
-
-def finite(value: Any) -> Any:
-    """The same value without NaN and infinities, which JSON does not have: they become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

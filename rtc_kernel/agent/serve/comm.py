@@ -7,7 +7,7 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
 
     front → kernel   comm_open   data {"room": "<kernel>/state" | "state" | … "requests", "epoch": … (optional)}
                      comm_msg    buffers: one message of y-protocols each; or
-                                 data {"op": "history", …}, {"op": "blob", "digest": "sha256:…"}
+                                 data {"op": "history", …}, {"op": "blob", "digest": "sha256:…", "start": 0}
                      comm_close
     kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
                                  to an op, or {"error", "remedy"}
@@ -34,8 +34,8 @@ from ... import yproto
 from ...errors import CLOSE_CODES, Reason, RemoteError, SetupError
 from ...link import Channel, Emit
 from ...tables import Json, to_json
-from ...wire import Codec, Message, new_header
-from . import ROOMS, Backend, finite, parse_history
+from ...wire import Codec, Message, finite, new_header
+from . import ROOMS, Backend, parse_history
 from .access import Role
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
@@ -53,6 +53,9 @@ COMMS = 200
 READS = 8
 """How many reads of the history and of blobs may be under way for one comm."""
 
+
+PIECE_BYTES = 4 << 20
+"""Bytes of a blob in one answer; who wants more asks again, from where it ended."""
 
 log = logging.getLogger("rtc_kernel.serve")
 
@@ -309,11 +312,15 @@ class CommServer:
                 rows = [finite(to_json(row)) for row in page.executions]
                 return {"executions": rows, "next": page.next}, []
             case "blob":
-                digest = data.get("digest")
+                digest, start = data.get("digest"), data.get("start", 0)
+                if type(start) is not int or not 0 <= start < 1 << 53:
+                    raise SetupError("start is not a whole number", "give the byte to begin with, from 0 on")
                 blob = self._backend.blob(digest) if isinstance(digest, str) else None
                 if blob is None:
                     raise SetupError("there is no such blob", "it may have left the history with its execution")
-                return {"digest": digest, "media_type": blob.media_type}, [blob.data]
+                piece = self._backend.blob_piece(str(digest), start, PIECE_BYTES)
+                about = {"media_type": blob.media_type, "bytes": blob.size_bytes, "start": start}
+                return {"digest": digest, **about}, [piece]
             case op:
                 raise SetupError(f"there is no op {op!r}", "history, blob")
 

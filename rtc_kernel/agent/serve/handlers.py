@@ -22,13 +22,16 @@ from importlib.resources import files
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from ... import __version__, schema
 from ...errors import SetupError
 from ...tables import SCHEMA_VERSION, Cell, Json, to_json
-from . import Backend, PruneQuery, finite, parse_history
+from ...wire import finite
+from . import Backend, PruneQuery, parse_history
 from .access import Action, Role, Token
+from .ranges import Range, read_range
 
 PROTOCOL = "y-protocols/1"
 NOTEBOOK_BYTES = 64 << 20
@@ -39,6 +42,16 @@ PAGE_CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 BLOB_CSP = "sandbox; default-src 'none'"
+PIECE_BYTES = 256 << 10
+"""So much of a blob is in memory for one who asks for it."""
+
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
+_RUNS = re.compile(r"(java|ecma|j|live)script|/css", re.IGNORECASE)
+"""As text they cannot be loaded into a page: its policy lets it run what comes from here."""
+_INERT = re.compile(
+    r"(image/(png|jpeg|gif|webp|avif|bmp)|(audio|video|font)/.*|text/(plain|csv|markdown)|.*[/+]json)$", re.IGNORECASE
+)
+"""Anything else that is opened as a page is saved instead of shown."""
 
 log = logging.getLogger("rtc_kernel.serve")
 T = TypeVar("T")
@@ -68,6 +81,10 @@ class Site(Protocol):
     @property
     def cookie(self) -> str:
         """The name of our cookie."""
+
+    @property
+    def stall_s(self) -> float:
+        """How long one who asks may take no byte of an answer. Seconds."""
 
     def allows_host(self, host: str) -> bool:
         """Whether a ``Host`` header is one of ours."""
@@ -241,6 +258,7 @@ class HealthHandler(Handler):
             "epoch": document.epoch,
             "requests_epoch": self.server.backend.requests.epoch,
             "peers": len(list(self.server.peers)),
+            "tasks": len(asyncio.all_tasks()),
             "name": token.name,
             "role": token.role.value,
         }
@@ -286,21 +304,102 @@ class ExecutionHandler(Handler):
         self.answer_text(text)
 
 
+class MarksHandler(Handler):
+    """When had the streams of that execution grown to where?"""
+
+    async def get(self, execution: str) -> None:
+        """``marks``: position, code points, time."""
+        self.need(Action.READ_HISTORY)
+
+        def read() -> str | None:
+            row = self.server.backend.execution(execution)
+            if row is None:
+                return None
+            grown = self.server.backend.growth(row.id)
+            marks = [(position, *step) for position, steps in sorted(grown.items()) for step in steps]
+            return _dumps({"execution": row.id, "marks": marks})
+
+        text = await self.read(read)
+        if text is None:
+            raise ProblemError(404, "there is no such execution", "/api/history lists those that are kept")
+        self.answer_text(text)
+
+
 class BlobHandler(Handler):
-    """What are these bytes?"""
+    """What are these bytes? They never change, and are read and sent in pieces, as fast as the asker takes them."""
 
     csp = BLOB_CSP
 
+    async def head(self, digest: str) -> None:
+        """What :meth:`get` would answer, without the bytes."""
+        await self.get(digest)
+
     async def get(self, digest: str) -> None:
-        """Bytes by their digest; they never change."""
+        """Bytes by their digest, or one ``Range`` of them."""
         self.need(Action.READ_BLOB)
-        blob = await self.read(lambda: self.server.backend.blob(f"sha256:{digest}"))
+        name, backend = f"sha256:{digest}", self.server.backend
+        blob = await self.read(lambda: backend.blob(name))
         if blob is None:
             raise ProblemError(404, "there is no such blob", "it may have left the history with its execution")
-        plain = re.fullmatch(r"[\w.+-]+/[\w.+-]+", blob.media_type)
-        self.set_header("Content-Type", blob.media_type if plain else "application/octet-stream")
+        self._describe(blob.media_type, digest)
+        if self.check_etag_header():
+            self.set_status(304)
+            return
+        asked = self._range(blob.size_bytes)
+        if asked is not None:
+            self.set_header("Content-Range", asked.content_range)
+            self.set_status(206 if asked.count else 416)
+            if not asked.count:
+                self.answer({"error": "there are no such bytes", "remedy": f"it has {blob.size_bytes}"})
+                return
+        found = asked or Range(0, blob.size_bytes, blob.size_bytes)
+        self.set_header("Content-Length", str(found.count))
+        if self.request.method == "HEAD":
+            return
+        at = found.start
+        while at < found.stop:
+            start, count = at, min(PIECE_BYTES, found.stop - at)
+            piece = await self.read(lambda start=start, count=count: backend.blob_piece(name, start, count))  # type: ignore[misc]
+            if not piece or not await self._send(piece):
+                self._cut()
+                return
+            at += len(piece)
+
+    def compute_etag(self) -> str | None:
+        """Called by tornado."""
+        return f'"{self.path_args[0]}"' if self.path_args else None
+
+    def _describe(self, media_type: str, digest: str) -> None:
+        self.set_etag_header()
+        self.set_header("Accept-Ranges", "bytes")
         self.set_header("Cache-Control", "private, max-age=31536000, immutable")
-        self.finish(blob.data)
+        plain = _MEDIA_TYPE.fullmatch(media_type)
+        self.set_header("Content-Type", media_type if plain else "application/octet-stream")
+        if _RUNS.search(media_type):
+            self.set_header("Content-Type", "text/plain")
+        elif not _INERT.match(media_type):
+            self.set_header("Content-Disposition", f'attachment; filename="{digest[:12]}"')
+
+    def _range(self, size: int) -> Range | None:
+        only_if = self.request.headers.get("If-Range")
+        if only_if is not None and only_if.strip() != self.compute_etag():
+            return None
+        return read_range(self.request.headers.get("Range"), size)
+
+    async def _send(self, piece: bytes) -> bool:
+        """Write a piece and wait until the socket has taken it; false: it did not in time."""
+        self.write(piece)
+        try:
+            async with asyncio.timeout(self.server.stall_s):
+                await self.flush()
+        except (TimeoutError, StreamClosedError):
+            return False
+        return True
+
+    def _cut(self) -> None:
+        """End in the middle: the asker sees fewer bytes than it was told."""
+        connection: Any = self.request.connection
+        connection.close()
 
 
 class PeersHandler(Handler):
@@ -440,6 +539,7 @@ ROUTES: list[tuple[str, type[RequestHandler]]] = [
     (r"/api/health", HealthHandler),
     (r"/api/history", HistoryHandler),
     (r"/api/executions/([^/]{1,256})", ExecutionHandler),
+    (r"/api/executions/([^/]{1,256})/marks", MarksHandler),
     (r"/blobs/([0-9a-f]{64})", BlobHandler),
     (r"/api/peers", PeersHandler),
     (r"/api/share", ShareHandler),

@@ -7,6 +7,7 @@ is in ``session``, who may do what in ``access``, and all data come from the :cl
 * ``GET  /api/health``              status and version; with a token the kernel's row, room, epoch, peers
 * ``GET  /api/history``             a page of executions, newest first
 * ``GET  /api/executions/ID``       one execution
+* ``GET  /api/executions/ID/marks`` when the text of its streams had grown to where
 * ``GET  /blobs/<64 hex>``          bytes by their digest
 * ``GET  /api/peers``               own: who is connected
 * ``GET  /api/share``, ``POST``, ``DELETE /api/share/NAME``   own: tokens in force, mint, revoke
@@ -109,8 +110,11 @@ class Server:
             port: the wanted port; the setting unless given. 0: the system chooses.
 
         Raises:
-            SetupError: the address cannot be bound at all, or the certificate cannot be used.
+            SetupError: the address cannot be bound at all, or the certificate cannot be used, or others could reach
+                the socket while there is no token that they would need.
         """
+        if self.settings.ip.lower() not in LOOPBACK and not any(True for _ in self.backend.tokens):
+            raise SetupError(f"{self.settings.ip} is not bound while there is no token", "share a link, or set ip")
         tls = _tls_context(self.settings.certfile, self.settings.keyfile) if self.tls else None
         wanted, moved = self.settings.port if port is None else port, False
         try:
@@ -123,7 +127,7 @@ class Server:
             listener, moved = _bind(self.settings.ip, 0), True
         self.port = listener.getsockname()[1]
         application = Application(
-            _routes(self),
+            routes(self),
             log_function=_log_request,
             websocket_ping_interval=self.settings.ping_s,
             websocket_ping_timeout=self.settings.ping_s,
@@ -227,6 +231,11 @@ class Server:
     def cookie(self) -> str:
         """The name of our cookie: kernels of one host differ by port."""
         return f"rtc-token-{self.port}"
+
+    @property
+    def stall_s(self) -> float:
+        """How long one who asks may take no byte of an answer, as a peer that answers no ping. Seconds."""
+        return 2 * self.settings.ping_s
 
     # --- who may
 
@@ -468,7 +477,8 @@ class RoomHandler(Handler, WebSocketHandler):
         self.close(code, sentence)
 
 
-def _routes(server: Server) -> list[tuple[str, type[RequestHandler], dict[str, Server]]]:
+def routes(server: Server) -> list[tuple[str, type[RequestHandler], dict[str, Server]]]:
+    """Every address of the side socket, for tornado."""
     table: list[tuple[str, type[RequestHandler]]] = [
         *ROUTES,
         (r"/rooms/([^/]{1,256})/([^/]{1,64})", RoomHandler),
