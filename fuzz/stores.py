@@ -4,7 +4,6 @@ what can be opened can be read, or names what is damaged."""
 from __future__ import annotations
 
 import atexit
-import logging
 import sqlite3
 import tempfile
 from functools import cache
@@ -36,6 +35,7 @@ SEEDS = [
     b"\0\0\0\x12\x01\x07",
     b"\0\0\0\x64\x10" + b"\xff" * 16,
     b"\0\1\x80\0\x20" + b"{" * 32,
+    bytes.fromhex("fb69ed0e0e0e0e0e0e0e0e0e0e0e0e0e0100fb"),  # a segment of an execution whose number is a blob
     *(at.to_bytes(4, "big") + b"\x04\xff\0\x80\x7f" for at in range(4096, 200_000, 9001)),
 ]
 """Patches: an offset in four bytes, a length in one, and bytes."""
@@ -43,7 +43,6 @@ SEEDS = [
 
 @cache
 def _directory() -> tempfile.TemporaryDirectory[str]:
-    logging.getLogger("rtc_kernel").setLevel(logging.CRITICAL)
     directory = tempfile.TemporaryDirectory(prefix="rtc-fuzz-")
     atexit.register(directory.cleanup)
     return directory

@@ -25,6 +25,9 @@ from .tables import Json
 DIFF_CONTEXT = 1
 """Lines around a difference that are shown."""
 
+LINE_CHARS = 10_000
+"""A longer line is not searched for names of files: the time for that grows with its square."""
+
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
 _CELL_FILE = re.compile(r"[^\s\"'<(]*ipykernel_\d+[/\\]\d+\.py|<ipython-input-\d+-[0-9a-f]+>")
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -92,7 +95,11 @@ def _value(media_type: str, value: Any) -> Any:
 
 
 def _plain(text: str) -> str:
-    return _ADDRESS.sub("0x…", _CELL_FILE.sub("<cell>", text))
+    if "ipykernel_" in text or "<ipython-input-" in text:
+        text = "\n".join(
+            _CELL_FILE.sub("<cell>", line) if len(line) < LINE_CHARS else line for line in text.split("\n")
+        )
+    return _ADDRESS.sub("0x…", text)
 
 
 def _plain_traceback(lines: Iterable[str]) -> list[str]:

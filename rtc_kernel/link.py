@@ -60,8 +60,8 @@ class Hello:
     (path or null), ``host``, ``child_pid``, ``argv`` (settings for the agent), ``started_at``,
     ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty),
     ``spool_seq`` (the last record that was numbered before this agent was started: once the agent has had it, it
-    knows of everything that an agent before it has sent), ``acknowledged_seq`` (the last record that was acknowledged: it
-    and those before it are not in the spool any more)."""
+    knows of everything that an agent before it has sent), ``acknowledged_seq`` (the last record that was acknowledged:
+    up to it nothing is in the spool any more)."""
 
     info: dict[str, Any]
 

@@ -47,9 +47,11 @@ import sys
 from rtc_kernel.__main__ import main
 from rtc_kernel.relay import supervisor
 supervisor.PAUSES_S = (0.0,)
+supervisor.RETURN_S = 60.0
 main(sys.argv[1:])
 """
-"""The relay, with no pause before an agent is started again: hundreds of agents die here."""
+"""The relay, with no pause before an agent is started again (hundreds of agents die here), and with more patience at
+its end: the machine may be busy."""
 
 ENDED = ("ok", "error", "aborted", "lost", "cancelled")
 AWAY = (OSError, SetupError, urllib.error.URLError, json.JSONDecodeError, KeyError)
@@ -528,7 +530,9 @@ class Victim:
     def limit_files(self, size: int | None) -> None:
         """No file of the agent's, nor of the next one's, grows beyond this (null: there is room again)."""
         limits = (resource.RLIM_INFINITY if size is None else size, resource.RLIM_INFINITY)
-        resource.prlimit(self.relay.pid, resource.RLIMIT_FSIZE, limits)  # first: an agent that it starts now inherits it
+        resource.prlimit(
+            self.relay.pid, resource.RLIMIT_FSIZE, limits
+        )  # first: an agent that it starts now inherits it
         for agent in self.agents():
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, limits)

@@ -59,6 +59,18 @@ def test_many_peers_and_a_full_window_are_measured_against_the_targets_of_the_is
     assert targets == [("value", 100.0), ("value", 60.0), ("ratio", 1.1), ("value", 1000.0)]
 
 
+def test_what_a_flood_costs_is_measured_against_the_targets_of_the_issue(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = ["-m", "benchmarks", "bounds", "--rounds", "1", "--scale", "0.002", "--json", str(out)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(out.read_text())
+    assert not value["failures"]
+    shown = [1.1, 64.0]
+    targets = [line["target"] for line in value["lines"] if line["target"] is not None]
+    assert targets == [*shown, 2.0, *shown, 2.0, *shown, 5.0, 4.0, 1.0, 1.3, 33.0, 2.0]
+
+
 def test_a_system_that_cannot_be_had_is_a_note_and_no_failure(tmp_path: Path) -> None:
     name = ADAPTERS[0].name
     out = tmp_path / "figures.json"

@@ -202,7 +202,9 @@ FAILED = Output(output_type="error", at=1.0, ename="E", evalue="v", traceback=("
 TTY = ("stdout", "stderr")
 
 
-def show(printout: Printout, outputs: Sequence[Output], *, ended: bool, width: int = 80, omitted: int = 0) -> list[Piece]:
+def show(
+    printout: Printout, outputs: Sequence[Output], *, ended: bool, width: int = 80, omitted: int = 0
+) -> list[Piece]:
     state = ExecutionState.OK if ended else ExecutionState.RUNNING
     row = Execution(id="e", state=state, outputs=tuple(outputs), omitted_outputs=omitted or None)
     return printout.show(row, width=width)

@@ -86,6 +86,11 @@ def test_a_display_between_two_streams_keeps_them_apart() -> None:
     assert differ([stream("a\n"), result("1"), stream("b\n")], [stream("a\nb\n"), result("1")])
 
 
+def test_a_line_of_millions_of_characters_is_compared() -> None:
+    text = "x" * 3_000_000 + "ipykernel_1"
+    assert differ([stream(text)], [stream(text)]) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

@@ -1,11 +1,12 @@
 """Whatever is killed and whatever the disk does: what a frontend got is in the history, or inside a named gap.
 
-A round is a few random cells of two frontends, one fault at a random moment, and a look at everything: what the frontends
-got, the history, the document, and the file. Many rounds share a kernel. All is real: kernel, processes, disk.
+A round is a few random cells of two frontends, one fault at a random moment, and a look at everything: what the
+frontends got, the history, the document, and the file. Many rounds share a kernel. All is real: kernel, processes,
+disk.
 
-A seed gives the same cells and the same faults but not the same timing, so a failure may need more than one run to show
-again; the last rounds are printed with it. ``RTC_TEST_SEED=N`` plays one seed, ``RTC_TEST_ROUNDS=N`` so many rounds of each kind (the default is what CI has
-time for).
+A seed gives the same cells and the same faults but not the same timing, so a failure may need more than one run to
+show again; the last rounds are printed with it. ``RTC_TEST_SEED=N`` plays one seed, ``RTC_TEST_ROUNDS=N`` so many
+rounds of each kind (the default is what CI has time for).
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ SEED = int(os.environ.get("RTC_TEST_SEED", "1"))
 ROUNDS = {
     kind: int(os.environ.get("RTC_TEST_ROUNDS", rounds))
     for kind, rounds in {
-        "agent": 60,
+        "agent": 50,
         "wal": 60,
-        "delete": 25,
+        "delete": 20,
         "small": 10,
-        "away": 10,
-        "store": 30,
-        "kernel": 12,
-        "relay": 8,
+        "away": 30,
+        "store": 25,
+        "kernel": 10,
+        "relay": 6,
     }.items()
 }
 
@@ -411,11 +412,12 @@ def disk_rounds(play: Play, fill: Callable[[], None], room: Callable[[], None]) 
 
 
 @pytest.mark.timeout(20 * PATIENCE_S)
-@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
-def test_a_disk_that_is_full_for_a_while_costs_nothing(journal_mode: str, home: Path, tmp_path: Path) -> None:
-    """Full is a limit on the size of files, which any user may set: SQLite finds out at some write or other."""
+@pytest.mark.parametrize("kind", ["wal", "delete", *(["small"] if CAN_MOUNT else [])])
+def test_a_disk_that_is_full_for_a_while_costs_nothing(kind: str, home: Path, tmp_path: Path) -> None:
+    """In both journal modes, where full is a limit on the size of files, which any user may set: SQLite finds out at
+    some write or other. And with a small disk that is really full, where a test may mount one."""
 
-    def rounds(play: Play) -> list[Choice]:
+    def limited(play: Play) -> list[Choice]:
         victim, dice = play.victim, play.dice
 
         def fill() -> None:
@@ -424,15 +426,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(journal_mode: str, home: 
 
         return disk_rounds(play, fill, lambda: victim.limit_files(None))
 
-    play_rounds(journal_mode, home, tmp_path, rounds, JOURNAL_MODE=journal_mode)
-
-
-@pytest.mark.timeout(20 * PATIENCE_S)
-@pytest.mark.parametrize("is_mounted", [True] if CAN_MOUNT else [])
-def test_a_small_disk_that_is_full_for_a_while_costs_nothing(is_mounted: bool, home: Path) -> None:
-    """The same with a disk that is really full; only where a test may mount one."""
-
-    def rounds(play: Play) -> list[Choice]:
+    def small(play: Play) -> list[Choice]:
         victim, dice = play.victim, play.dice
         ballast = victim.directory / "ballast"
 
@@ -445,9 +439,12 @@ def test_a_small_disk_that_is_full_for_a_while_costs_nothing(is_mounted: bool, h
 
         return disk_rounds(play, fill, lambda: ballast.unlink(missing_ok=True))
 
+    if kind != "small":
+        play_rounds(kind, home, tmp_path, limited, JOURNAL_MODE=kind)
+        return
     with small_disk("48m") as place:
         assert place is not None
-        play_rounds("small", home, place, rounds)
+        play_rounds(kind, home, place, small)
 
 
 @pytest.mark.timeout(20 * PATIENCE_S)

@@ -85,7 +85,7 @@ def test_the_journal_is_chosen_by_the_file_system_unless_it_is_set(
 
 @pytest.mark.usefixtures("small_files")
 def test_a_disk_that_is_full_may_have_room_later(path: Path) -> None:
-    with pytest.raises(files.Unavailable):
+    with pytest.raises(files.UnavailableError):
         Store.open(path)
     assert not is_writable(path)
 
@@ -103,7 +103,7 @@ def test_a_file_of_a_newer_version_does_not_become_an_older_one(path: Path) -> N
         connection.execute(f"PRAGMA user_version = {rows.FILE_VERSION + 1}")
     with pytest.raises(SetupError) as raised:
         Store.open(path)
-    assert not isinstance(raised.value, files.Unavailable)
+    assert not isinstance(raised.value, files.UnavailableError)
     assert not is_writable(path)
 
 
@@ -117,7 +117,7 @@ def test_an_error_of_the_disk_may_pass_and_one_of_the_setting_does_not(
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(SetupError) as raised:
         files.make_file(path)
-    assert isinstance(raised.value, files.Unavailable) is passes
+    assert isinstance(raised.value, files.UnavailableError) is passes
 
 
 def test_what_takes_no_requests_acknowledges_none() -> None:

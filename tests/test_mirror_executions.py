@@ -387,10 +387,11 @@ def test_a_row_whose_idle_was_lost_ends_with_the_idle_of_something_else() -> Non
 
 def test_a_subshells_answer_says_nothing_of_the_main_shell() -> None:
     m = Mirrored()
-    m.feed(request("a"), begun("a"))
+    m.feed(request("a"), begun("a"), request("b", subshell_id="s"), begun("b"))
     m.gap()
+    assert m.mirror.doubts == {"", "s"}
     m.feed(other("k", subshell_id="s"), other_reply("k"))
-    assert m.row("a").state is State.RUNNING
+    assert [m.row(i).state for i in "ab"] == [State.RUNNING, State.LOST]
 
 
 def test_a_subshell_overtakes_nothing() -> None:

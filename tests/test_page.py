@@ -17,7 +17,7 @@ from tornado.websocket import websocket_connect
 import rtc_kernel
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
-from rtc_kernel.tables import AddOutput, ExecutionState, Output, PutExecution, PutKernel, PutMeta
+from rtc_kernel.tables import AddOutput, ExecutionState, Output, PutExecution, PutKernel, PutMeta, WriteText
 
 WEB = Path(rtc_kernel.__file__).parent / "web"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -162,6 +162,23 @@ async def test_the_page_shows_what_happens_as_it_happens():
                     "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
                 )
                 assert await tab.js("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} px"
+            assert not [entry for entry in tab.log if entry["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
+
+
+@in_browser
+@needs_chromium
+@on_loop
+async def test_the_page_says_where_and_how_much_of_a_long_text_is_left_out():
+    async with serving() as server:
+        running = server.run_cell("running", code="flood", execution_count=1)
+        async with browsing(f"{server.server.url}/?token={server.tokens['view']}") as tab:
+            await tab.until("document.querySelectorAll('article').length === 1", "the execution is there")
+            for segment in range(20):
+                server.push(WriteText(running, 0, segment, None, f"<{segment}>" + "x" * 100_000))
+            await tab.until(f"{text_of('.stream .gap')}.includes('left out here')", "the gap is named")
+            await tab.until(f"{text_of('.stream')}.includes('<19>')", "the end is there")
+            lines = (await tab.js(text_of(".stream"))).split("\n")
+            assert [line.startswith(start) for line, start in zip(lines, ("<0>", "…", "<"), strict=True)] == [True] * 3
             assert not [entry for entry in tab.log if entry["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
 
 

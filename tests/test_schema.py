@@ -555,7 +555,7 @@ def test_the_estimate_of_what_lives_is_near_what_the_document_takes(chars):
 
 
 def test_long_code_has_its_front_in_the_document_and_says_how_much_lacks() -> None:
-    doc: Doc[Any] = Doc()
+    doc = Doc()
     writer = schema.Writer(doc, Bounds(code_bytes=100))
     with doc.transaction():
         writer.apply([PutExecution("e", {"seq": 1, "code": "ö" * 80, "state": "running"})])

@@ -81,3 +81,7 @@ def test_objects_round_trip_and_nothing_else_is_an_object(value: object) -> None
 def test_a_deep_nest_is_a_remote_error() -> None:
     with pytest.raises(RemoteError):
         parse(b'{"a":' + b"[" * 100_000)
+
+
+def test_what_json_does_not_have_is_written_as_null() -> None:
+    assert pack({"a": [float("nan"), {"b": float("-inf")}], "c": 1.5}) == b'{"a":[null,{"b":null}],"c":1.5}'

@@ -18,7 +18,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Protocol, assert_never
@@ -55,6 +55,8 @@ ENDED_SHOWN = 1000
 """How many ended requests stay at most; the oldest leave first."""
 
 _OF_A_RUN = ("seq", "state", "cell", "notebook", "code", "private", "input")
+
+_NOTHING: Mapping[str, link.Submit] = {}
 
 _COMM_KINDS: dict[str, Literal["comm_msg", "comm_close"]] = {"comm_msg": "comm_msg", "comm_close": "comm_close"}
 
@@ -199,9 +201,14 @@ class Actions:
             self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
         self._restarting = state is KernelState.RESTARTING
 
-    def sound(self) -> None:
-        """Ask the kernel something small: its answer says that it is through with all that came before."""
-        self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
+    def sound(self, shell: str) -> None:
+        """Ask a shell (the main one is empty) something small: its answer says that it is through with all that came
+        before."""
+        header = new_header("kernel_info_request", session=self.session, username="rtc")
+        if shell:
+            header["subshell_id"] = shell
+        frames = self._house.codec.write(header, {}, idents=[link.AGENT_IDENT])
+        self._house.say(link.Submit(Channel.SHELL, tuple(frames)))
 
     def receive_seq(self, seq: int) -> None:
         """Every record of the relay up to this one has been mirrored."""
@@ -313,10 +320,11 @@ class Actions:
     def _commit(self, kept: Sequence[Request], commands: Sequence[scheduler.Command]) -> None:
         loop = asyncio.get_running_loop()
         pending: list[Sequence[scheduler.Command]] = [commands]
+        submits: dict[str, link.Submit] = {}
 
         def finish() -> None:
             while pending:
-                self._done(pending.pop())
+                self._done(pending.pop(), submits)
 
         def committed(error: Exception | None) -> None:
             # A disk that fails holds a run back until it is stored, or it might run twice; what stops the kernel
@@ -328,20 +336,25 @@ class Actions:
                 log.warning("requests cannot be stored (%s): what they ask for waits", error)
 
         self._house.store.put_requests(kept, now=time.time(), done=committed)
+        # made while the disk works, sent when it is done
+        for one in commands:
+            if isinstance(one, scheduler.Submit):
+                submits[one.execution] = self._submit(one.request, one.execution)
 
-    def _done(self, commands: Sequence[scheduler.Command]) -> None:
-        """What was committed: first what goes to the kernel, which works while the rows are shown."""
+    def _done(self, commands: Sequence[scheduler.Command], submits: Mapping[str, link.Submit] = _NOTHING) -> None:
+        """What was committed: first what goes to the kernel, which works while the rows are shown. ``submits``: the
+        messages of the runs that are sent, by execution."""
         for command in commands:
-            self._tell_kernel(command)
+            self._tell_kernel(command, submits)
         if puts := [command.request for command in commands if isinstance(command, scheduler.Put)]:
             self._show(puts)
         for command in commands:
             self._do_here(command)
 
-    def _tell_kernel(self, command: scheduler.Command) -> None:
+    def _tell_kernel(self, command: scheduler.Command, submits: Mapping[str, link.Submit]) -> None:
         match command:
-            case scheduler.Submit(request, execution):
-                self._submit(request, execution)
+            case scheduler.Submit(_, execution):
+                self._house.say(submits[execution])
             case scheduler.Interrupt():
                 self._house.say(link.Act({"action": "interrupt"}))
             case scheduler.Restart():
@@ -383,7 +396,7 @@ class Actions:
             case _:
                 assert_never(command)
 
-    def _submit(self, request: Request, execution: str) -> None:
+    def _submit(self, request: Request, execution: str) -> link.Submit:
         columns = request.columns
         metadata = {"rtc_request": request.id, "cellId": columns["cell"], "rtc_notebook": columns["notebook"]}
         if columns["silent"]:
@@ -397,9 +410,12 @@ class Actions:
             "stop_on_error": False,  # the kernel would abort everybody's; the scheduler aborts this peer's
         }
         given = {name: value for name, value in metadata.items() if value is not None}
-        self._send(Channel.SHELL, "execute_request", content, request.by, msg_id=execution, metadata=given)
+        return self._message(Channel.SHELL, "execute_request", content, request.by, msg_id=execution, metadata=given)
 
-    def _send(
+    def _send(self, channel: Channel, kind: str, content: Json, by: str) -> None:
+        self._house.say(self._message(channel, kind, content, by))
+
+    def _message(
         self,
         channel: Channel,
         kind: str,
@@ -408,12 +424,12 @@ class Actions:
         *,
         msg_id: str | None = None,
         metadata: Json | None = None,
-    ) -> None:
+    ) -> link.Submit:
         header = new_header(kind, session=self.session, username=by)
         if msg_id is not None:
             header["msg_id"] = msg_id
         frames = self._house.codec.write(header, content, metadata=metadata, idents=[link.AGENT_IDENT])
-        self._house.say(link.Submit(channel, tuple(frames)))
+        return link.Submit(channel, tuple(frames))
 
     # --- questions to the kernel
 

@@ -61,7 +61,7 @@ from .document import StateDocument
 from .feed import Feed
 from .keep import retention
 from .keep import store as stores
-from .keep.files import Unavailable
+from .keep.files import UnavailableError
 from .keep.rows import TRUNCATED
 from .keep.upkeep import survey
 from .mirror import Limits, Mirror
@@ -95,8 +95,11 @@ RETAIN_BYTES = 64 << 20
 ENDS_DELAY_S = 0.005
 """For how long ends of requests are gathered before they are stored. Seconds."""
 
-END_S = 0.8
+END_S = 2.7
 """How long the end may take before the process goes anyway; the relay waits a little longer. Seconds."""
+
+ORPHAN_END_S = 0.8
+"""The same where the relay was killed: the next one may be on its way, and its agent to the same file. Seconds."""
 
 NICENESS = 10
 """Where kernel, client and relay need every processor, the mirror waits: it must not slow the kernel. On a machine
@@ -206,7 +209,7 @@ class App:
         self._name_hole()
         self._receive(early)
         await ended
-        loop.call_later(END_S, os._exit, 0)
+        loop.call_later(END_S if self._child_exited else ORPHAN_END_S, os._exit, 0)
         await self._end()
 
     def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -299,7 +302,7 @@ class App:
         except SetupError as exc:
             self._problems.append(f"the history is kept in memory only: {exc}")
             log.warning("%s", self._problems[-1])
-            if path is not None and isinstance(exc, Unavailable):
+            if path is not None and isinstance(exc, UnavailableError):
                 self._waits_for_disk = True
                 self._spawn(self._wait_for_disk(path), "rtc-disk")
             return self._store_at(None, relay_id, kernel, now)
@@ -479,9 +482,10 @@ class App:
         self._pace.receive(self._changes[before:], time.monotonic())
         self._schedule()
         self._tell_actions()
-        if self.mirror.doubts and not self._is_sounding:
-            self.actions.sound()
-        self._is_sounding = self.mirror.doubts
+        doubts = self.mirror.doubts
+        for shell in doubts if not self._is_sounding else ():
+            self.actions.sound(shell)
+        self._is_sounding = bool(doubts)
 
     def _tell_actions(self) -> None:
         """Whoever acts learns what happened once followers have been shown it."""

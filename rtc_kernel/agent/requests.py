@@ -29,7 +29,7 @@ from pycrdt import Doc, Map
 from .. import schema, yproto
 from ..errors import Reason, RemoteError
 from ..tables import REQUEST_END_STATES, SCHEMA_VERSION, Request, RequestState
-from .document import guard
+from .document import guard, weakly
 
 log = logging.getLogger("rtc_kernel.agent")
 
@@ -88,7 +88,10 @@ class RequestsDocument:
         self._sent = self._doc.get_state()
         self._events: list[tuple[tuple[Any, ...], dict[str, str]]] = []
         self._meta_touched = False
-        self._subscriptions = (self._rows.observe_deep(self._note), self._meta.observe_deep(self._note_meta))
+        self._subscriptions = (
+            self._rows.observe_deep(weakly(self._note)),
+            self._meta.observe_deep(weakly(self._note_meta)),
+        )
 
     def __repr__(self) -> str:
         return f"<RequestsDocument {self.room} epoch {self.epoch}: {len(self._shown)} rows, {self._taken_bytes} bytes>"
@@ -96,7 +99,8 @@ class RequestsDocument:
     @property
     def worn(self) -> bool:
         """Whether a new epoch is due: too much was taken in, or something that does not fit together."""
-        return self._broken or self._taken_bytes > self._limit_bytes
+        crowded = max(self._owned.values(), default=0) >= CLIENTS_PER_PEER
+        return self._broken or crowded or self._taken_bytes > self._limit_bytes
 
     @property
     def shown(self) -> Mapping[str, Request]:
@@ -221,7 +225,7 @@ class RequestsDocument:
         row = self._rows[key]
         try:
             value = row.to_py() if isinstance(row, Map) else row
-        except RecursionError:
+        except (RecursionError, ValueError):  # nested too deeply, or an XML type, which has no plain value
             value = None
         if not isinstance(row, Map) or value is None:
             plain = dict(value) if isinstance(value, dict) else {}

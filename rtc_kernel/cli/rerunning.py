@@ -15,7 +15,7 @@ from ..comparing import comparable, differences
 from ..config import RTCKernel
 from ..errors import SetupError
 from ..notebook import to_output
-from ..tables import Execution, Json
+from ..tables import Execution, ExecutionState, Json
 from .histories import Filter, History, choose
 from .terminal import clean, cut, duration, emit, first_line, out, took
 
@@ -84,7 +84,7 @@ def judge(ran: room.Rerun, source: History) -> Verdict:
     recorded, notes = ran.recorded, (ran.note,) if ran.note else ()
     if ran.state is None:
         return Verdict(ran, "not run", notes)
-    if why := room.incomplete(recorded):
+    if (why := room.incomplete(recorded)) and ran.state is not ExecutionState.LOST:
         return Verdict(ran, "not compared", (*notes, why))
     before = comparable(to_output(output, source.blob) for output in recorded.outputs)
     lines = differences(before, comparable(ran.outputs))

@@ -70,7 +70,7 @@ the kernel's own. What passes meanwhile is in the spool. Seconds."""
 DRAIN_QUIET_S, DRAIN_MAX_S = 0.03, 0.5
 """After the child's end: frames still on their way are awaited until this quiet, at most this long. Seconds."""
 
-AGENT_END_S = 1.0
+AGENT_END_S = 3.0
 """How long the agent may take to store what it has at the end. Seconds."""
 
 RESTART_GRACE_S = 2.0

@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 18
 PAUSES_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 """Pauses before the agent is started again; the last one repeats."""
 
-RETURN_S = 2.0
+RETURN_S = 3.0
 """How long the end of the kernel waits for an agent that is away while records are not stored. Seconds."""
 
 PROGRAM = (sys.executable, "-m", "rtc_kernel.agent")

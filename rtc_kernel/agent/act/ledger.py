@@ -16,7 +16,7 @@ from .commands import Command, Put, Record
 from .rows import is_request_id
 from .turns import Row, Turns
 
-ENDED_KEPT = 10_000
+ENDED_KEPT = 2000
 """Ended requests that are remembered here; the store knows older ones."""
 
 _STOPPING = (ExecutionState.ERROR, ExecutionState.ABORTED, ExecutionState.LOST)

@@ -68,7 +68,7 @@ class Archive(Lookup):
             try:
                 self._connection.execute("BEGIN")
                 yield self._connection
-            except (sqlite3.Error, ValueError, TypeError) as exc:
+            except (sqlite3.Error, ValueError, TypeError, LookupError) as exc:
                 raise SetupError(f"the history {self.path} cannot be read ({exc})", "move or repair it") from exc
             finally:
                 if self._connection.in_transaction:

@@ -40,7 +40,7 @@ _PASSING = frozenset(
 """Errors of a disk that may be another one a moment later."""
 
 
-class Unavailable(SetupError):
+class UnavailableError(SetupError):
     """The disk is full or fails, so the history cannot be had now. Later it may."""
 
 
@@ -52,7 +52,7 @@ def make_file(path: Path) -> None:
     """Make the file (mode 0600) where there is none, and its directory (0700).
 
     Raises:
-        Unavailable: not now.
+        UnavailableError: not now.
         SetupError: it cannot be made, or not be written.
     """
     try:
@@ -60,7 +60,7 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         path.chmod(0o600)  # -wal and -shm take the mode of the file
     except OSError as exc:
-        kind = Unavailable if exc.errno in _PASSING else SetupError
+        kind = UnavailableError if exc.errno in _PASSING else SetupError
         remedy = "choose another history_dir, or history = memory"
         raise kind(f"the history {path} cannot be made ({exc.strerror})", remedy) from exc
 
@@ -74,7 +74,7 @@ def connect(path: Path, journal_mode: str = "auto") -> sqlite3.Connection:
     """The writer's connection, on tables that can be used.
 
     Raises:
-        Unavailable: it cannot be opened or written now.
+        UnavailableError: it cannot be opened or written now.
         SetupError: a newer version, or another program's file.
         Damaged: not a database, or not a sound one.
     """
@@ -88,7 +88,7 @@ def connect(path: Path, journal_mode: str = "auto") -> sqlite3.Connection:
         if not isinstance(exc, sqlite3.DatabaseError):
             raise
         if isinstance(exc, sqlite3.OperationalError):
-            raise Unavailable(f"the history {path} cannot be opened ({exc})", "free or repair the disk") from exc
+            raise UnavailableError(f"the history {path} cannot be opened ({exc})", "free or repair the disk") from exc
         raise Damaged(str(exc)) from exc
     return connection
 

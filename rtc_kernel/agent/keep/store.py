@@ -40,7 +40,7 @@ from typing import Any, Protocol
 from ...errors import LocalError, SetupError
 from ...tables import REQUEST_END_STATES, Change, Json, Request
 from . import edit, lookup, rows, upkeep
-from .files import Damaged, Unavailable, connect, make_file, move_aside, open_beside, prepare
+from .files import Damaged, UnavailableError, connect, make_file, move_aside, open_beside, prepare
 from .lookup import Lookup
 from .retention import Limits
 from .upkeep import Pruned
@@ -268,7 +268,7 @@ class Store(Lookup):
             takes_requests: False: none is ever stored, so none is acknowledged.
 
         Raises:
-            Unavailable: the disk is full or fails.
+            UnavailableError: the disk is full or fails.
             SetupError: the file cannot be made, is of a newer version, or is something else's.
         """
         note = ""
@@ -311,12 +311,12 @@ class Store(Lookup):
             kernel: columns of the kernel's row; ``id`` is required.
 
         Raises:
-            Unavailable: the file cannot be written.
+            UnavailableError: the file cannot be written.
         """
         try:
             resume: Resume = self._do(partial(self._begin, relay_id, dict(kernel), now)).result()
         except sqlite3.Error as exc:
-            raise Unavailable(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
+            raise UnavailableError(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
         with self._wake:
             self._last_feed_seq = resume.feed_seq
         return resume
@@ -515,7 +515,8 @@ class Store(Lookup):
             yield connection
         except BaseException as exc:
             connection.close()
-            if isinstance(exc, sqlite3.Error | ValueError | TypeError):  # the latter: a value that we did not write
+            # the others than sqlite3's: a value that we did not write
+            if isinstance(exc, sqlite3.Error | ValueError | TypeError | LookupError):
                 raise SetupError(f"the history {self.path} cannot be read ({exc})", "free or repair the disk") from exc
             raise
         connection.execute("COMMIT")

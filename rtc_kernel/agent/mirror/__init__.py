@@ -144,8 +144,9 @@ class Mirror:
         return self._executions.receive_time(at)
 
     @property
-    def doubts(self) -> bool:
-        """Whether messages of an open row were lost, so that its end may have been among them."""
+    def doubts(self) -> frozenset[str]:
+        """The shells (the main one is empty) with an open row of which messages were lost: its end may have been among
+        them."""
         return self._executions.doubts
 
     def _receive_shell(self, way: Way, message: Message, at: float) -> list[Change]:

@@ -142,7 +142,7 @@ class Executions:
         self._clients: dict[str, None] = {}
         self._silent: dict[str, None] = {}
         self._marked: dict[str, None] = {}
-        self._sounds: dict[str, int] = {}  # requests of another kind behind a gap: the seq that was next
+        self._sounds: dict[str, tuple[str, int]] = {}  # requests of another kind behind a gap: shell, the next seq
 
     def __repr__(self) -> str:
         return f"<Executions {len(self._open)} open, {len(self._ended)} ended, next seq {self.next_seq}>"
@@ -314,26 +314,27 @@ class Executions:
         return changes
 
     @property
-    def doubts(self) -> bool:
-        """Whether messages were lost while a run was open that is open still."""
-        return any(run.gap for run in self._open.values())
+    def doubts(self) -> frozenset[str]:
+        """The shells with an open run of which messages were lost."""
+        return frozenset(run.shell for run in self._open.values() if run.gap)
 
     def send_sound(self, message: Message) -> None:
-        """A request of another kind, on its way to the main shell."""
-        if self.doubts and not get_text(message.header, "subshell_id"):
-            self._sounds[clean_text(message.id)] = self.next_seq
+        """A request of another kind, on its way to the kernel."""
+        shell = get_text(message.header, "subshell_id")
+        if shell in self.doubts:
+            self._sounds[clean_text(message.id)] = shell, self.next_seq
             if len(self._sounds) > MARKS_KEPT:
                 del self._sounds[next(iter(self._sounds))]
 
     def receive_sound(self, parent_id: str, at: float, *, is_reply: bool) -> list[Change]:
         """Its reply, or its idle: what came before it and has not shown the same sign has lost it in the gap."""
-        seq = self._sounds.get(parent_id)
-        if seq is None:
+        if parent_id not in self._sounds:
             return []
+        shell, seq = self._sounds[parent_id]
         changes: list[Change] = []
         for run in list(self._open.values()):
             lacks = not run.reply if is_reply else not run.idle
-            if run.gap and run.seq < seq and not run.shell and lacks:
+            if run.gap and run.seq < seq and run.shell == shell and lacks:
                 aborted = run.reply in ("aborted", "abort") and run.state is _QUEUED
                 changes += self._end(run, ExecutionState.ABORTED if aborted else ExecutionState.LOST, at)
         return changes
