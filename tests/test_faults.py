@@ -523,9 +523,18 @@ def test_a_history_that_is_damaged_or_gone_is_a_named_gap(home: Path, tmp_path: 
             back = strike_with(lambda: set_version(FILE_VERSION))
             play.round(strike_with(lambda: set_version(FILE_VERSION + 1)), back, "gap")
 
+        def value_is_spoilt() -> None:
+            def write(sql: str) -> None:
+                with victim.file() as connection:
+                    connection.execute(sql)
+
+            back = strike_with(lambda: write("DELETE FROM meta WHERE key = 'spoilt'"))
+            play.round(strike_with(lambda: write("INSERT INTO meta VALUES ('spoilt', '{')")), back, "gap")
+
         return [
             wal_is_cut,
             wal_is_cut,
+            value_is_spoilt,
             file_is_cut,
             file_is_spoilt,
             file_is_garbage,

@@ -83,11 +83,16 @@ def begin(store: Store, relay_id: str = "r1", now: float = 100.0, **columns: Any
 
 
 def write(
-    store: Store, *changes: Change, seq: int = 1, state: Any = None, requests: Sequence[Request] = ()
+    store: Store,
+    *changes: Change,
+    seq: int = 1,
+    state: Any = None,
+    requests: Sequence[Request] = (),
+    relay_id: str = "r1",
 ) -> list[Exception | None]:
     told: list[Exception | None] = []
     store.write(
-        changes, relay_id="r1", seq=seq, mirror_state=state, requests=requests, now=60.0, done=told.append
+        changes, relay_id=relay_id, seq=seq, mirror_state=state, requests=requests, now=60.0, done=told.append
     )  # fmt: skip
     return told
 
@@ -582,6 +587,21 @@ def commits(store: Store, work: Callable[[], object]) -> list[str]:
         elif statement == "COMMIT":
             found.append(level)
     return found
+
+
+def test_what_an_agent_writes_when_a_later_one_has_begun_is_refused(path: Path) -> None:
+    with closing(Store.open(path)) as old, closing(Store.open(path)) as new:
+        begin(old)
+        write(old, *ran(1))
+        old.flush()
+        begin(new, relay_id="r2")
+        changes, requests = write(old, *ran(2), seq=2), put(old, asked(1))
+        old.flush()
+        write(new, *ran(3), relay_id="r2")
+        new.flush()
+        assert [str(error) for error in changes + requests] == ["a later agent goes on with this history"] * 2
+        assert [row.code for row in new.history()[0]] == ["print(1)"] * 2
+        assert new.requests(open_only=False) == []
 
 
 def test_requests_are_synced_and_nothing_else_is(path: Path, tmp_path: Path) -> None:

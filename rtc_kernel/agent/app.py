@@ -62,6 +62,7 @@ from .feed import Feed
 from .keep import retention
 from .keep import store as stores
 from .keep.files import UnavailableError
+from .keep.lookup import Window
 from .keep.rows import TRUNCATED
 from .keep.upkeep import survey
 from .mirror import Limits, Mirror
@@ -235,7 +236,7 @@ class App:
             "host": info["host"],
             "started_at": info["started_at"],
         }
-        resume = self._open_store(relay_id, columns, now)
+        resume, window = self._open_store(relay_id, columns, now)
         self._seq = self._stored_seq = resume.feed_seq
         limits = Limits(
             inline_bytes=settings.inline_bytes,
@@ -254,7 +255,7 @@ class App:
             if one.name != OWNER
         )
         secret, _ = self._tokens.mint(OWNER, Role.OWN, now=now, secret=_known_secret(kernel_id))
-        self._document = self._load_document()
+        self._document = self._load_document(window)
         bound = self._listen(settings.port or resume.port or _known_port(kernel_id))
         if resume.port != bound.port:
             self.store.put_fact("port", bound.port)
@@ -292,7 +293,7 @@ class App:
             log.warning("the side socket on %s speaks without TLS: tokens can be read; set certfile", settings.ip)
         return bound
 
-    def _open_store(self, relay_id: str, kernel: Json, now: float) -> stores.Resume:
+    def _open_store(self, relay_id: str, kernel: Json, now: float) -> tuple[stores.Resume, Window]:
         """Open the history and begin it; in memory where its file cannot be had, so that there is one to follow. If it
         can be had later, what came meanwhile waits in the relay, and the next agent stores it."""
         directory = history_directory(self.settings)
@@ -307,7 +308,7 @@ class App:
                 self._spawn(self._wait_for_disk(path), "rtc-disk")
             return self._store_at(None, relay_id, kernel, now)
 
-    def _store_at(self, path: Path | None, relay_id: str, kernel: Json, now: float) -> stores.Resume:
+    def _store_at(self, path: Path | None, relay_id: str, kernel: Json, now: float) -> tuple[stores.Resume, Window]:
         self.store = stores.Store.open(
             path,
             delay_s=0.0,  # what is given to it was gathered here already
@@ -316,7 +317,8 @@ class App:
             takes_requests=not self._waits_for_disk,
         )
         try:
-            return self.store.begin(relay_id=relay_id, kernel=kernel, now=now)
+            resume = self.store.begin(relay_id=relay_id, kernel=kernel, now=now)
+            return resume, self._read_window(self.store)
         except SetupError:
             self.store.close()
             raise
@@ -360,14 +362,17 @@ class App:
             limits=limits,
         )
 
-    def _load_document(self) -> StateDocument:
+    def _read_window(self, store: stores.Store) -> Window:
         settings = self.settings
-        window = self.store.window(
+        return store.window(
             settings.window_executions,
             settings.stream_bytes,
             outputs=settings.outputs_per_execution,
             window_bytes=settings.window_bytes,
         )
+
+    def _load_document(self, window: Window) -> StateDocument:
+        settings = self.settings
         document = StateDocument(
             str(self.info["kernel_id"]),
             window_executions=settings.window_executions,
@@ -926,7 +931,7 @@ class App:
                 raise SetupError(f"the history cannot be written ({exc})", "free or repair the disk") from exc
             self._changes.clear()  # the store has them
             queries = schema.read_queries(self._document.doc)
-            self._document = self._load_document()
+            self._document = self._load_document(self._read_window(self.store))
             # they are only in the document, and somebody may be waiting for one
             self._document.apply([PutQuery(query.id, query.columns()) for query in queries])
             self.server.begin_epoch()

@@ -61,11 +61,11 @@ CREATE INDEX executions_open ON executions (state) WHERE state IN ('queued', 'ru
 CREATE TABLE outputs (
   execution INTEGER NOT NULL, position INTEGER NOT NULL, output_type TEXT NOT NULL, at REAL NOT NULL, name TEXT,
   bytes INTEGER NOT NULL DEFAULT 0, data TEXT, metadata TEXT, execution_count INTEGER, ename TEXT, evalue TEXT,
-  traceback TEXT, display_id TEXT, PRIMARY KEY (execution, position)) WITHOUT ROWID;
+  traceback TEXT, display_id TEXT, PRIMARY KEY (execution, position));
 CREATE INDEX outputs_display ON outputs (display_id) WHERE display_id IS NOT NULL;
 CREATE TABLE segments (
   execution INTEGER NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, text TEXT NOT NULL,
-  PRIMARY KEY (execution, position, segment)) WITHOUT ROWID;
+  PRIMARY KEY (execution, position, segment));
 CREATE TABLE marks (
   execution INTEGER NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL, chars INTEGER NOT NULL,
   at REAL NOT NULL, PRIMARY KEY (execution, position, segment, chars)) WITHOUT ROWID;
@@ -120,10 +120,11 @@ PRAGMA user_version = {FILE_VERSION};
 how far which relay's records are in the other tables. A request is open until it has ``finished_at``.
 
 ``outputs``, ``segments``, ``marks`` and ``uses`` name an execution by its ``row``: an id there would be half of what a
-small execution takes. ``bytes``: of an execution about what its code and its outputs take, of an output its own part
-of that. A blob lies in ``parts``, so that a large one goes in small steps. ``uses`` and ``comm_uses`` say who names it;
-``loose`` are the digests that lost somebody who named them (or have nobody yet); ``trash`` are rows that have left and
-whose outputs or parts are still there."""
+small execution takes. The tables of text are not WITHOUT ROWID: there SQLite puts what is longer than a quarter of a
+page on a page of its own, which costs texts of 1 to 3 kB two to four times their size. ``bytes``: of an execution
+about what its code and its outputs take, of an output its own part of that. A blob lies in ``parts``, so that a large
+one goes in small steps. ``uses`` and ``comm_uses`` say who names it; ``loose`` are the digests that lost somebody who
+named them (or have nobody yet); ``trash`` are rows that have left and whose outputs or parts are still there."""
 
 
 def _word(column: str) -> str:

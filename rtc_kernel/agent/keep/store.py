@@ -151,6 +151,10 @@ class StoredToken:
     expires_at: float | None = None
 
 
+class _SupersededError(Exception):
+    """The file is another agent's now."""
+
+
 @dataclass(slots=True)
 class _Write:
     """Something that waits to be committed: changes of one feed position, an edit of ours, or both.
@@ -229,6 +233,7 @@ class Store(Lookup):
         self._error: Exception | None = None
         self._refused: str = ""
         self._last_feed_seq = 0
+        self._relay_id: str | None = None
         self._full_after: int | None = None
         self._retry_s = 0.0
         self._committed_at = 0.0
@@ -319,6 +324,7 @@ class Store(Lookup):
             raise UnavailableError(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
         with self._wake:
             self._last_feed_seq = resume.feed_seq
+            self._relay_id = relay_id
         return resume
 
     def write(
@@ -630,6 +636,9 @@ class Store(Lookup):
                     self._transact(lambda connection: self._apply_singly(connection, batch))
                 except (ValueError, TypeError, OverflowError, RecursionError, AttributeError, LocalError):
                     self._transact(lambda connection: self._apply_singly(connection, batch))
+        except _SupersededError:
+            for write in batch:
+                write.refused = LocalError("a later agent goes on with this history")
         except Exception as exc:  # whatever it is: nothing of the batch is stored, and all of it waits
             self._failed(exc, batch)
             return
@@ -735,6 +744,7 @@ class Store(Lookup):
                 self._connection.execute("ROLLBACK")
 
     def _apply(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
+        self._look_for_successor(connection)
         for write in batch:
             self._editor.apply(write.changes)
             if write.edit is not None:
@@ -744,6 +754,7 @@ class Store(Lookup):
 
     def _apply_singly(self, connection: sqlite3.Connection, batch: list[_Write]) -> None:
         """Change by change, so that a value that no column can hold costs itself only, and is told."""
+        self._look_for_successor(connection)
         for write in batch:
             for change in write.changes:
                 refused = _try(connection, type(change).__name__, partial(self._apply_one, change))
@@ -755,6 +766,12 @@ class Store(Lookup):
                 if write.done is None:
                     self._refused = str(write.refused or self._refused)
         _put_feed(connection, batch)
+
+    def _look_for_successor(self, connection: sqlite3.Connection) -> None:
+        """Whose relay was killed lives a moment longer, when the kernel's next relay and agent may be there."""
+        owner = connection.execute("SELECT relay_id FROM feed").fetchone()
+        if self._relay_id is not None and owner is not None and owner[0] != self._relay_id:
+            raise _SupersededError
 
     def _apply_one(self, change: Change, connection: sqlite3.Connection) -> None:
         self._editor.apply_one(change)
