@@ -329,7 +329,7 @@ def test_ctrl_c_interrupts_the_cell_and_writes_what_there_is(tmp_path: Path, unt
         interrupt(process, tmp_path, until)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback (most recent call last):\n  File" not in err
+    assert "rtc_kernel/run.py" not in err, "no traceback of ours; the kernel may log that it was interrupted"
     assert "cell 2 of 3: interrupted" in err
     made = nbformat.read(out, 4)
     assert made.cells[0].outputs[0].text == "before\n"
