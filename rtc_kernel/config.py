@@ -194,7 +194,7 @@ class RTCKernel(Configurable):
         min=64 * KiB,
         max=1 << 30,
         help="Bytes that a first sync may carry of what was deleted, about. Beyond, the live document begins a new "
-        "epoch once nothing was written for 1 s, at four times as many at once; peers sync again.",
+        "epoch once nothing was written for 0.5 s, at half as many again at once; peers sync again.",
     ).tag(config=True)
     inline_bytes = Int(
         64 * KiB,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kernels import Running, start
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; the programs that we start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ def test_what_is_too_old_goes_and_empty_histories_are_removed(home: Path, capsys
     [
         (["--keep", "3"], range(3, 4)),
         (["--keep", "300"], range(30, 31)),
-        (["--max-size", "400KB"], range(8, 18)),
+        (["--max-size", "400KB"], range(8, 24)),
         (["--older-than", "12h"], range(1)),
     ],
 )

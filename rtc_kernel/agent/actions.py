@@ -78,6 +78,9 @@ class House(Protocol):
     def put(self, changes: list[Change]) -> None:
         """Write changes that did not come of a record."""
 
+    def keep(self) -> None:
+        """Give the store what was mirrored."""
+
     def keep_with(self, requests: Sequence[Request], stored: Callable[[], None]) -> None:
         """Store requests that have ended in one write with the ends of their executions; ``stored`` is called on the
         loop when that is done."""
@@ -310,6 +313,8 @@ class Actions:
                 case _:
                     pass
             rest.append(command)
+        if unsent:  # the executions' rows come into the file before the requests that name them
+            self._house.keep()
         if ends:  # the disk need not be synced for them: what the mirror saw it sees again after a crash
             self._house.keep_with(ends, partial(self._show, ends))
         if kept:

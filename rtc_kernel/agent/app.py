@@ -113,10 +113,10 @@ DISK_TRY_S = (0.2, 10.0)
 """First and longest pause before it is tried again whether a history that could not be had can be had now; each is
 twice the one before."""
 
-EPOCH_QUIET_S = 1.0
+EPOCH_QUIET_S = 0.5
 """How long nothing must have been written before an epoch begins that is due. Seconds."""
 
-EPOCH_FORCED = 4
+EPOCH_FORCED = 1.5
 """At so many times ``epoch_bytes`` it begins whatever is written."""
 
 GROUP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
