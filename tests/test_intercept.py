@@ -56,6 +56,10 @@ class Transcript:
     def answer(self, ask_id: int, **info: Any) -> list[str]:
         return self.words(self.room.receive_answer(ask_id, {"status": "ok", "outputs": [], **info}, 0.0))
 
+    def idle(self, msg_id: str, now: float = 0.0) -> list[str]:
+        """The child's idle behind this request has passed."""
+        return self.words(self.room.receive_idle(msg_id, now))
+
     def words(self, commands: list[Command]) -> list[str]:
         return [word for command in commands if (word := self.word(command))]
 
@@ -162,12 +166,8 @@ def test_a_magic_waits_for_the_cells_before_it_and_holds_those_behind_it() -> No
     assert t.front("m", code="%rtc who") == []
     assert t.front("b", code="after()") == []
     assert t.front("c", "complete_request", code="aft", cursor_pos=3) == []
-    assert t.child("a") == [
-        "front a execute_reply ok",
-        "iopub m status busy",
-        "iopub m execute_input %rtc who",
-        "ask 1 execute ['%rtc who']",
-    ]
+    assert t.child("a") == ["front a execute_reply ok"]
+    assert t.idle("a") == ["iopub m status busy", "iopub m execute_input %rtc who", "ask 1 execute ['%rtc who']"]
     assert t.answer(1)[-2:] == ["child b 'after()'", "child c 'aft'"]
 
 
@@ -207,8 +207,8 @@ def test_a_cell_that_fails_aborts_the_magic_that_waits_behind_it() -> None:
     t.front("a", code="1/0")
     t.front("m", code="%rtc who")
     t.front("b", code="after()")
-    assert t.child("a", status="error") == [
-        "front a execute_reply error",
+    assert t.child("a", status="error") == ["front a execute_reply error"]
+    assert t.idle("a") == [
         "iopub m status busy",
         "front m execute_reply aborted",
         "iopub m status idle",
@@ -222,7 +222,24 @@ def test_a_cell_that_may_fail_does_not_abort_the_magic() -> None:
     t = Transcript()
     t.front("a", code="1/0", stop_on_error=False)
     t.front("m", code="%rtc who")
-    assert "ask 1 execute ['%rtc who']" in t.child("a", status="error")
+    assert t.child("a", status="error") == ["front a execute_reply error"]
+    assert "ask 1 execute ['%rtc who']" in t.idle("a")
+
+
+def test_a_magic_comes_behind_the_idle_of_the_cell_before_it_and_waits_for_it_only_so_long() -> None:
+    for late in (False, True):
+        t = Transcript()
+        t.front("a", code="1")
+        t.front("m", code="%rtc who")
+        if late:
+            assert t.idle("a") == []
+            assert "ask 1 execute ['%rtc who']" in t.child("a")
+        else:
+            t.child("a")
+            assert t.room.deadline == REPLY_GRACE_S
+            assert t.words(t.room.receive_time(REPLY_GRACE_S - 0.1)) == []
+            assert "ask 1 execute ['%rtc who']" in t.words(t.room.receive_time(REPLY_GRACE_S))
+            assert t.idle("a") == []
 
 
 def test_an_agent_that_does_not_answer_costs_one_line_and_nothing_more() -> None:
@@ -446,7 +463,9 @@ def test_whatever_happens_each_request_is_answered_once_and_in_order(steps: list
             at_child.clear()
             t.room.receive_session({"session": "child"}, 0.0)
         elif step in ("reply", "error") and at_child:
-            note(t.child(at_child.pop(0), status="ok" if step == "reply" else "error"))
+            ran = at_child.pop(0)
+            note(t.child(ran, status="ok" if step == "reply" else "error"))
+            note(t.idle(ran))
         elif step in ("answer", "refuse") and asked:
             ask = asked.pop(0)
             note(t.answer(ask) if step == "answer" else t.answer(ask, **error_answer("E", "m")))

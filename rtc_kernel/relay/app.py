@@ -404,11 +404,11 @@ class Relay:
                 if frames[0][:1] == b"\x01":
                     self._subscribed(frames[0][1:])
                 continue
-            if not self.intercept.session or (not self._welcomed and self._subscribers) or self.intercept.holding:
-                self._look_at(frames, now)
             if self._has_agent:
                 self.spool.tap(at, Channel.IOPUB, Way.TO_FRONT, frames)
                 self._write_soon(TAP_DELAY_S if frames[0].endswith(_NO_OUTPUT) else 0.0)
+            if not self.intercept.session or (not self._welcomed and self._subscribers) or self.intercept.holding:
+                self._look_at(frames, now)
 
     def _write_soon(self, delay_s: float) -> None:
         at = time.monotonic() + delay_s
@@ -434,7 +434,7 @@ class Relay:
                 self._welcome(self._subscribers)
                 self._subscribers = []
             if self.intercept.holding and b'"idle"' in parts.content:
-                self.intercept.receive_idle(str(parse(parts.parent).get("msg_id")), now)
+                self._do(self.intercept.receive_idle(str(parse(parts.parent).get("msg_id")), now))
         except RemoteError:
             return
 

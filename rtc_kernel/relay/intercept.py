@@ -44,7 +44,7 @@ COMMENTS: dict[str, str] = dict.fromkeys(
 """What a comment begins with, by the kernelspec's language in lower case."""
 
 REPLY_GRACE_S = 1.0
-"""How long after idle a reply may still come: the two travel on different sockets. Seconds."""
+"""How long after idle a reply may still come, and after a reply its idle: they travel on different sockets. Seconds."""
 
 _MAGIC_LINE = re.compile(r"^[ \t]*\?{0,2}%rtc(?=[\s?]|$)")
 _MAGIC_HINT = b"%rtc"
@@ -192,6 +192,7 @@ class Intercept:
         self.comms: set[str] = set()  # ids of our comms that frontends hold open
         self._outstanding: dict[str, Parts] = {}  # by msg_id; main shell, in order
         self._silent_since: dict[str, float] = {}  # outstanding ones that went idle without a reply, and when
+        self._busy_since: dict[str, float] = {}  # answered ones that did not go idle yet, and when
         self._held: deque[list[bytes]] = deque()
         self._doomed_count = 0  # the first so many of the held are answered "aborted" if they are execute_requests
         self._asking: _Asking | None = None
@@ -289,6 +290,9 @@ class Intercept:
             del self._silent_since[msg_id]
             self._outstanding.pop(msg_id, None)
             commands += self._release(now)
+        for msg_id in [msg_id for msg_id, since in self._busy_since.items() if since + REPLY_GRACE_S <= now]:
+            del self._busy_since[msg_id]
+            commands += self._release(now)
         for ask_id in [ask_id for ask_id, aside in self._asides.items() if aside.deadline <= now]:
             commands += self._answer_aside(self._asides.pop(ask_id), {})
         asking = self._asking
@@ -306,11 +310,14 @@ class Intercept:
         """Whether something waits for the child, so that :meth:`receive_idle` wants to be told."""
         return bool(self._held)
 
-    def receive_idle(self, msg_id: str, now: float) -> None:
-        """The child went idle after this request. A kernel that found the request malformed never replies: what
-        waits behind it must not wait for ever."""
+    def receive_idle(self, msg_id: str, now: float) -> list[Command]:
+        """The child went idle after this request, and that has been passed on. A kernel that found the request
+        malformed never replies: what waits behind it must not wait for ever."""
         if msg_id in self._outstanding:
             self._silent_since[msg_id] = now
+        if self._busy_since.pop(msg_id, None) is None:
+            return []
+        return self._release(now)
 
     def receive_restart(self) -> list[Command]:
         """The child is to be replaced: tell everybody (as a server does for its clients), and ask it to go."""
@@ -326,6 +333,7 @@ class Intercept:
             commands += self._abort(parts)
         self._outstanding.clear()
         self._silent_since.clear()
+        self._busy_since.clear()
         self._held.clear()
         self._doomed_count = 0
         self._asking = None
@@ -349,7 +357,7 @@ class Intercept:
     def deadline(self) -> float | None:
         """When :meth:`receive_time` wants to be called next (monotonic seconds)."""
         times = [aside.deadline for aside in self._asides.values()]
-        times += [since + REPLY_GRACE_S for since in self._silent_since.values()]
+        times += [since + REPLY_GRACE_S for since in (*self._silent_since.values(), *self._busy_since.values())]
         if self._asking is not None:
             times.append(self._asking.deadline)
         return min(times, default=None)
@@ -428,10 +436,12 @@ class Intercept:
 
     def _answered(self, parts: Parts, now: float) -> list[Command]:
         """The child answered on shell: note it, and let go what waited for it."""
-        entry = self._outstanding.pop(str(parse(parts.parent).get("msg_id")), None)
+        msg_id = str(parse(parts.parent).get("msg_id"))
+        entry = self._outstanding.pop(msg_id, None)
         if entry is None:
             return []
-        self._silent_since.pop(str(parse(parts.parent).get("msg_id")), None)
+        if self._silent_since.pop(msg_id, None) is None and self._held:
+            self._busy_since[msg_id] = now
         content = parse(parts.content)
         count = content.get("execution_count")
         if isinstance(count, int):
@@ -450,8 +460,8 @@ class Intercept:
             run = header.get("msg_type") == "execute_request"
             block = self._magic_block(parts) if run else None
             doomed = run and self._doomed_count > 0
-            if self._outstanding and (doomed or block is not None):
-                break  # answers keep the order of the requests
+            if (self._outstanding or self._busy_since) and (doomed or block is not None):
+                break  # answers keep the order of the requests, and come behind the idle of the one before
             self._held.popleft()
             self._doomed_count = max(0, self._doomed_count - 1)
             if doomed:
