@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kernels import Running, start
+from kernels import Gate, Running, start
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; the programs that we start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,6 +38,12 @@ def kernel(home: Path) -> Iterator[Running]:
     """A running RTC Python, ready, with a connected client."""
     with start("rtc-python") as running:
         yield running
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """What cells of this test may wait for."""
+    return Gate(tmp_path / "gate")
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ import zmq
 from conftest import wait_until
 from driven import write_spec
 from jupyter_client import BlockingKernelClient
-from kernels import Running, start
+from kernels import Running, ask, start
 
 from rtc_kernel import discovery
 from rtc_kernel.errors import SetupError
@@ -450,14 +449,7 @@ class Victim:
 
     def ask(self, path: str) -> Any:
         """A question to the side socket."""
-        found = discovery.find(self.kernel.kernel_id)
-        request = urllib.request.Request(found.url + path, headers={"Authorization": f"Bearer {found.token}"})
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as exc:
-            exc.close()
-            raise
+        return ask(self.kernel.kernel_id, path)
 
     def history(self, after: int) -> list[Json]:
         """Every execution behind this number, oldest first, whole."""

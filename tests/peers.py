@@ -54,6 +54,7 @@ class Line:
         self._port_of = port_of
         self._writers: set[asyncio.StreamWriter] = set()
         self._loses = False
+        self.lost_bytes = 0  # of what was sent to the kernel
         self._server: asyncio.Server
 
     @property
@@ -72,7 +73,7 @@ class Line:
 
     def lose(self) -> None:
         """What is sent to the kernel from now on does not arrive, until the line is cut."""
-        self._loses = True
+        self._loses, self.lost_bytes = True, 0
 
     def cut(self) -> None:
         """Every connection ends here and now; the next one works."""
@@ -97,7 +98,9 @@ class Line:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 16):
-                if not (up and self._loses):
+                if up and self._loses:
+                    self.lost_bytes += len(data)
+                else:
                     sink.write(data)
                     await sink.drain()
         sink.close()  # what was written still arrives

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernels import Running, start
+from kernels import Gate, Running, start
 
 import rtc_kernel
 from rtc_kernel import discovery
@@ -132,18 +132,23 @@ def test_requests_and_a_frontends_cells_share_the_kernels_order(scene: Scene) ->
     scene.play(act)
 
 
-def test_the_counter_race_has_two_right_results(scene: Scene) -> None:
+def test_the_counter_race_has_two_right_results(scene: Scene, tmp_path: Path) -> None:
     """Two peers run the same cell at once: `queue` counts twice, `coalesce` once, and both peers know their run."""
 
     async def act(doc: Document) -> None:
         bob_token = await share(doc, "run", "bob-counter")
         async with connected_by_link(doc, bob_token) as bob:
             for mode, counted in (("queue", "2"), ("coalesce", "1")):
-                await (await doc.run("import time; n = 0")).result()
-                hold = await doc.run("time.sleep(0.5)")
+                held, counts = Gate(tmp_path / f"held-{mode}"), Gate(tmp_path / f"counts-{mode}")
+                await (await doc.run("n = 0")).result()
+                hold = await doc.run(held.code)
                 await until_state(hold, "running")
-                one = await doc.run("n += 1; time.sleep(0.3)", cell="counter", on_duplicate=mode)
-                two = await bob.run("n += 1; time.sleep(0.3)", cell="counter", on_duplicate=mode)
+                one = await doc.run("n += 1\n" + counts.code, cell="counter", on_duplicate=mode)
+                two = await bob.run("n += 1\n" + counts.code, cell="counter", on_duplicate=mode)
+                held.open()
+                if mode == "coalesce":
+                    await two.execution()  # it is joined while the other runs
+                counts.open()
                 rows = [await one.result(), await two.result()]
                 assert (rows[0].id == rows[1].id) is (mode == "coalesce")
                 assert texts(await (await doc.run("print(n)")).result()).strip() == counted
@@ -157,13 +162,14 @@ async def connected_by_link(doc: Document, token: str) -> AsyncIterator[Document
         yield other
 
 
-def test_a_failing_run_aborts_what_its_peer_asked_for_behind_it_and_nobody_elses(scene: Scene) -> None:
+def test_a_failing_run_aborts_what_its_peer_asked_for_behind_it_and_nobody_elses(scene: Scene, gate: Gate) -> None:
     async def act(doc: Document) -> None:
         token = await share(doc, "run", "bob-abort")
         async with connected_by_link(doc, token) as bob:
-            failing = await doc.run("import time; time.sleep(0.5); 1 / 0")
+            failing = await doc.run(gate.code + "1 / 0")
             behind = [await doc.run(f"'behind {n}'") for n in range(3)]
             other = await bob.run("'not mine'")
+            gate.open()
             assert (await failing.result()).error == {"ename": "ZeroDivisionError", "evalue": "division by zero"}
             assert [(await run.result()).state for run in behind] == [ExecutionState.ABORTED] * 3
             assert (await other.result()).state is ExecutionState.OK
@@ -172,12 +178,13 @@ def test_a_failing_run_aborts_what_its_peer_asked_for_behind_it_and_nobody_elses
     scene.play(act)
 
 
-def test_after_waits_for_the_other_peers_run(scene: Scene) -> None:
+def test_after_waits_for_the_other_peers_run(scene: Scene, gate: Gate) -> None:
     async def act(doc: Document) -> None:
         token = await share(doc, "run", "bob-after")
         async with connected_by_link(doc, token) as bob:
-            first = await doc.run("import time; time.sleep(0.3); said = 'first'")
+            first = await doc.run(gate.code + "said = 'first'")
             second = await bob.run("print(said)", after=first)
+            gate.open()
             assert texts(await second.result()) == "first\n"
             with pytest.raises(RefusedError, match="after: "):
                 await bob.run("1", after="nobody-knows-this-one")

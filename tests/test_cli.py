@@ -18,7 +18,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from kernels import Running
+from kernels import Gate, Running
 from nbformat.v4 import new_code_cell, new_notebook
 from standin import KERNEL, StandIn, standin
 
@@ -300,24 +300,22 @@ def reading(*arguments: str) -> Iterator[Reader]:
 
 
 def test_watch_prints_what_others_run_as_it_happens_and_ends_with_ctrl_c(
-    live: Running, until: Callable[..., object], tmp_path: Path
+    live: Running, until: Callable[..., object], gate: Gate
 ) -> None:
     with reading("watch") as seen, reading("watch", "--json") as read:
         until(seen.has(live.kernel_id[:8]), "the headline stands there", 30)
         until(lambda: json.loads(jupyter_rtc("status", "--json").stdout)["peers"] == 2, "both follow", 30)
-        flag = tmp_path / "go"
-        code = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(flag)!r}): time.sleep(.01)"
-        live.client.execute(code + "\nprint('☃ ended')")
+        live.client.execute("print('begun', flush=True)\n" + gate.code + "print('☃ ended')")
         until(seen.has("begun"), "the output came while the cell runs", 30)
         assert not seen.has("☃ ended")()
-        flag.touch()
+        gate.open()
         until(seen.has("#3 ok"), "the end is told", 30)
         for reader in (seen, read):
             until(lambda reader=reader: reader.has("ended")(), "both have it", 30)
             reader.process.send_signal(signal.SIGINT)
         assert (seen.end(), read.end()) == (0, 0)
     text = "\n".join(seen.lines)
-    assert text.index("▶ import os, time") < text.index("begun") < text.index("☃ ended") < text.index("#3 ok")
+    assert text.index("▶ print('begun'") < text.index("begun") < text.index("☃ ended") < text.index("#3 ok")
     assert "Traceback" not in text
     changes = [json.loads(line) for line in read.lines]
     assert {change["kind"] for change in changes} <= {"added", "updated"}

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import Running
+from kernels import Gate, Running
 from standin import standin
 
 import rtc_kernel
@@ -530,46 +530,63 @@ def test_exec_tells_events_as_json(live: Running) -> None:
     assert end["reason"].startswith("after: ")
 
 
-def test_a_json_reader_can_follow_what_is_cleared_and_updated(live: Running) -> None:
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("live")
+def test_a_json_reader_can_follow_what_is_cleared_and_updated(tmp_path: Path) -> None:
+    """Each step is taken when the one before has been shown."""
+    steps = {"x\n": Gate(tmp_path / "one"), "'two'": Gate(tmp_path / "two")}
     code = "\n".join(
         [
             "from IPython.display import clear_output, display",
             "h = display('one', display_id=True); print('x', flush=True)",
-            "import time; time.sleep(.3); h.update('two'); time.sleep(.3); clear_output(); print('last')",
+            steps["x\n"].code + "h.update('two')",
+            steps["'two'"].code + "clear_output(); print('last')",
         ]
     )
     outputs: dict[int, dict[str, Any]] = {}
     seen = []
-    for event in events(rtc("exec", "--json", code)):
-        if event["event"] == "clear":
-            outputs.clear()
-        elif event["event"] == "output":
-            outputs[event["position"]] = event["output"]
-            seen.append(event["output"]["text"] or event["output"]["data"]["text/plain"])
+    with subprocess.Popen([*COMMAND, "exec", "--json", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for event in map(json.loads, process.stdout):
+            if event["event"] == "clear":
+                outputs.clear()
+            elif event["event"] == "output":
+                outputs[event["position"]] = event["output"]
+                seen.append(event["output"]["text"] or event["output"]["data"]["text/plain"])
+                if seen[-1] in steps:
+                    steps[seen[-1]].open()
     assert [output["text"] for output in outputs.values()] == ["last\n"]
     assert seen == ["'one'", "x\n", "'two'", "last\n"]
 
 
-def test_the_same_cell_is_run_once_unless_it_is_queued(live: Running, until: Until) -> None:
-    code = "import time; time.sleep(3); print('ran')"
-    first = subprocess.Popen([*COMMAND, "exec", "--json", "--cell", "c", code], stdout=subprocess.PIPE, text=True)
-    until(lambda: json.loads(rtc("queue", "--json").stdout)["executions"], "it runs")
-    joined = rtc("exec", "--json", "--cell", "c", code)
-    out, _ = first.communicate(timeout=60)
-    assert events(joined)[-1]["execution"] == json.loads(out.splitlines()[-1])["execution"]
-    assert [event["output"]["text"] for event in events(joined) if event["event"] == "output"] == ["ran\n"]
+def test_the_same_cell_is_run_once_unless_it_is_queued(live: Running, gate: Gate) -> None:
+    command = [*COMMAND, "exec", "--json", "--cell", "c", gate.code + "print('ran')"]
+    said: list[list[dict[str, Any]]] = []
+    with contextlib.ExitStack() as stack:
+        started = []
+        for _ in range(2):  # the second is joined to the first, which runs
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            assert process.stdout is not None
+            said.append([json.loads(process.stdout.readline())])
+            started.append(process)
+        gate.open()
+        for process, heard in zip(started, said, strict=True):
+            out, _ = process.communicate(timeout=60)
+            heard += map(json.loads, out.splitlines())
+    first, joined = said
+    assert joined[-1]["execution"] == first[-1]["execution"]
+    assert [event["output"]["text"] for event in joined if event["event"] == "output"] == ["ran\n"]
     again = rtc("exec", "--json", "--cell", "c", "--queue", "print('ran')")
-    assert events(again)[-1]["execution"] != events(joined)[-1]["execution"]
+    assert events(again)[-1]["execution"] != joined[-1]["execution"]
 
 
-def test_a_run_whose_time_is_up_is_interrupted_or_taken_back(live: Running, until: Until, tmp_path: Path) -> None:
+def test_a_run_whose_time_is_up_is_interrupted_or_taken_back(live: Running, until: Until, gate: Gate) -> None:
     done = rtc("exec", "--timeout", "1", "import time; print('begun'); time.sleep(60)")
     assert (done.returncode, done.stdout) == (124, "begun\n")
     assert done.stderr.splitlines()[-1] == "jupyter rtc: not done within 1 s"
     assert "KeyboardInterrupt" in done.stderr
 
-    flag = tmp_path / "go"
-    live.client.execute(f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(.01)")
+    live.client.execute(gate.code)
     until(lambda: json.loads(rtc("queue", "--json").stdout)["executions"], "a frontend's cell runs")
     assert re.search(r"#2 +running .* import os, time", rtc("queue").stdout)
     with terminal("exec", "import time; time.sleep(60)") as waiting:
@@ -577,7 +594,7 @@ def test_a_run_whose_time_is_up_is_interrupted_or_taken_back(live: Running, unti
         done = rtc("exec", "--json", "--timeout", "1", "print('never')")
         end = events(done)[-1]
         assert (done.returncode, end["exit_code"], end["state"]) == (124, 124, "cancelled")
-        flag.touch()
+        gate.open()
         until(lambda: re.search(r"running .* time.sleep\(60\)", rtc("queue").stdout), "the one that waited runs", 20)
         assert re.match(r"Interrupted #\d+ of owner: import time", rtc("interrupt").stdout)
         assert waiting.process.wait(30) == 1

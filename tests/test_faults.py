@@ -41,6 +41,7 @@ from faults import (
     small_disk,
     victim,
 )
+from kernels import Gate
 from peers import TROUBLE, Journal, fetch_replica
 from pycrdt import Doc
 
@@ -634,17 +635,20 @@ def test_while_the_disk_is_full_followers_see_all_and_requests_wait_and_run_once
     play(home, tmp_path / "store", scene)
 
 
-def test_a_history_that_is_gone_is_named_as_a_gap_and_what_it_knew_as_running_ends(home: Path, tmp_path: Path) -> None:
+def test_a_history_that_is_gone_is_named_as_a_gap_and_what_it_knew_as_running_ends(
+    home: Path, tmp_path: Path, gate: Gate
+) -> None:
     """Nothing follows in the kernel that would tell: the agent asks."""
 
     async def scene(victim: Victim, doc: rtc_kernel.client.Document) -> None:
         ann = victim.frontends[0]
-        key = ann.execute("print(1, flush=True)\nimport time\ntime.sleep(2)")
+        key = ann.execute("print(1, flush=True)\n" + gate.code)
         await doc.wait_for(lambda doc: key in doc.executions and bool(doc.executions[key].outputs), PATIENCE_S)
         while_it_ran = tmp_path / "copy"
         await asyncio.to_thread(victim.ask, "/api/history?limit=1")  # all is in the file
         with victim.file() as connection, contextlib.closing(sqlite3.connect(while_it_ran)) as copy:
             connection.backup(copy)
+        gate.open()
         await doc.wait_for(lambda doc: doc.executions[key].state == "ok", PATIENCE_S)
         await asyncio.to_thread(victim.ask, "/api/history?limit=1")
         with victim.without_agent():

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from conftest import wait_until
-from kernels import Running, start
+from kernels import Gate, Running, start
 from peers import TROUBLE, WRONG_EPOCH, ClientPeer, Journal, Line, StockPeer, fetch_replica
 from pycrdt import Map
 from serving import eventually
@@ -249,13 +249,14 @@ def test_what_was_acknowledged_and_not_sent_survives_the_agent(
     play(tmp_path, scene)
 
 
-def test_a_run_that_the_agent_does_not_live_to_see_ends_once(tmp_path: Path) -> None:
+def test_a_run_that_the_agent_does_not_live_to_see_ends_once(tmp_path: Path, gate: Gate) -> None:
     async def scene(stage: Stage) -> None:
         peer = await stage.stock("ann")
-        peer.write({"long": execute(stage.journal.code("long", "import time\ntime.sleep(1.5)\nprint('through')"))})
+        peer.write({"long": execute(stage.journal.code("long", gate.code + "print('through')"))})
         await eventually(lambda: stage.journal.read(), "it runs", PATIENCE_S)
         await until_states(stage, "accepted", "long")
         stage.kill_agent()
+        gate.open()
         await new_agent(stage)
         await until_states(stage, "done", "long")
         (row,) = [row for row in (await stage.history()).values() if row.request == "long"]
@@ -324,15 +325,16 @@ def test_what_is_between_agent_and_relay_when_the_agent_dies_runs_at_most_once(t
     play(tmp_path, scene)
 
 
-def test_when_the_kernel_dies_what_ran_is_lost_and_what_waited_is_held(tmp_path: Path) -> None:
+def test_when_the_kernel_dies_what_ran_is_lost_and_what_waited_is_held(tmp_path: Path, gate: Gate) -> None:
     async def scene(stage: Stage) -> None:
         ann, bob = await stage.stock("ann"), await stage.stock("bob")
-        ann.write({"dies": execute(stage.journal.code("dies", "import time\ntime.sleep(1)\nos.kill(os.getpid(), 9)"))})
+        ann.write({"dies": execute(stage.journal.code("dies", gate.code + "os.kill(os.getpid(), 9)"))})
         await until_states(stage, "accepted", "dies")
         keys = ["a1", "a2", "b1"]
         ann.write({key: execute(stage.journal.code(key)) for key in keys[:2]})
         bob.write({"b1": execute(stage.journal.code("b1"))})
         await until_states(stage, "requested", *keys)
+        gate.open()
         await new_agent(stage)
         await until_states(stage, "held", *keys)
         await stage.owner.wait_for(lambda doc: doc.connected and doc.kernel.generation == 1, PATIENCE_S)
@@ -381,8 +383,8 @@ def test_a_row_that_gets_lost_on_its_way_is_acknowledged_when_the_connection_is_
                     line.lose()
                 key = f"{number}-{type(peer).__name__}"
                 peer.write({key: execute(stage.journal.code(key))})
-            await asyncio.sleep(0.1 if lost else 0)  # what is sent meanwhile is lost
             for line in lines if lost else ():
+                await eventually(lambda line=line: line.lost_bytes, "what was sent is lost", PATIENCE_S)  # type: ignore[misc]
                 line.cut()
             await eventually(lambda: not dot.unacknowledged and not ann.unacknowledged, "all are taken", 20)
         assert ann.closed == []

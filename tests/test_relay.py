@@ -18,7 +18,7 @@ import pytest
 import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.session import Session
-from kernels import Running, control, finish, gone, reply_to, start
+from kernels import Gate, Running, control, finish, gone, reply_to, start
 
 Until = Callable[..., object]
 
@@ -134,10 +134,11 @@ def test_the_debugger_answers_on_control(kernel: Running) -> None:
     assert reply["content"]["success"]
 
 
-def test_kernel_info_is_answered_on_control_while_a_cell_runs(kernel: Running) -> None:
+def test_kernel_info_is_answered_on_control_while_a_cell_runs(kernel: Running, gate: Gate) -> None:
     client = kernel.client
-    msg_id = client.execute("import time; time.sleep(1)")
+    msg_id = client.execute(gate.code)
     assert control(client, "kernel_info_request")["content"]["implementation"] == "ipython"
+    gate.open()
     assert finish(client, msg_id).reply["content"]["status"] == "ok"
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from driven import Driven, drive, write_spec
 from jupyter_client import BlockingKernelClient
-from kernels import Run, finish, gone, reply_to
+from kernels import Gate, Run, finish, gone, reply_to
 
 from rtc_kernel import link
 from rtc_kernel.link import Channel, Way
@@ -66,13 +66,14 @@ def restarted(driven: Driven, lives: int = 2, timeout_s: float = 20.0) -> psutil
 # --- submit --------------------------------------------------------------------------------------------------
 
 
-def test_what_the_agent_submits_and_what_frontends_send_run_in_one_order(driven: Driven) -> None:
+def test_what_the_agent_submits_and_what_frontends_send_run_in_one_order(driven: Driven, gate: Gate) -> None:
     agent, client = driven.agent_side, driven.client
-    first = client.execute("import time; time.sleep(0.3); log = ['front']")
-    agent.wait(lambda: submitted(driven, "import time; time.sleep(0.3); log = ['front']"), "the first passed")
+    first = client.execute(gate.code + "log = ['front']")
+    agent.wait(lambda: submitted(driven, gate.code + "log = ['front']"), "the first passed")
     second = agent.submit("log.append('agent'); print(*log)")
     agent.wait(lambda: submitted(driven, "log.append('agent'); print(*log)"), "the second passed")
     third = client.execute("log.append('front'); print(*log)")
+    gate.open()
     finish(client, first)
     assert finish(client, third).text == "front agent front\n"
     assert agent.finish(second).text == "front agent\n"
@@ -104,11 +105,12 @@ def test_many_submitted_at_once_keep_their_order(driven: Driven) -> None:
     assert agent.finish(agent.submit("print(log == list(range(500)))")).text == "True\n"
 
 
-def test_a_submitted_rtc_line_waits_its_turn_and_is_answered(driven: Driven) -> None:
+def test_a_submitted_rtc_line_waits_its_turn_and_is_answered(driven: Driven, gate: Gate) -> None:
     agent = driven.agent_side
-    slow = driven.client.execute("import time; time.sleep(0.3); x = 1")
-    agent.wait(lambda: submitted(driven, "import time; time.sleep(0.3); x = 1"), "the first passed")
+    slow = driven.client.execute(gate.code + "x = 1")
+    agent.wait(lambda: submitted(driven, gate.code + "x = 1"), "the first passed")
     magic, behind = agent.submit("%rtc who\nx += 1"), agent.submit("print(x)")
+    gate.open()
     ask = agent.wait(lambda: [r for r in agent.heard if isinstance(r, link.Ask)], "asked")[0]
     assert ask.info["lines"] == ["%rtc who"]
     assert ask.info["msg_id"] == magic

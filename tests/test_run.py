@@ -15,6 +15,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from kernels import Gate
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -251,10 +252,9 @@ def test_without_an_agent_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatc
     assert "switched off" in told[0].why
 
 
-def test_the_live_document_has_the_cells_and_each_execution_points_to_its_own(tmp_path: Path) -> None:
+def test_the_live_document_has_the_cells_and_each_execution_points_to_its_own(tmp_path: Path, gate: Gate) -> None:
     """Followed by the link that the run gave, while the run is held by a cell that waits for a file."""
-    flag = tmp_path / "go"
-    wait = f"import os, time\nprint('waiting', flush=True)\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.01)"
+    wait = "print('waiting', flush=True)\n" + gate.code
     path = notebook(tmp_path / "n.ipynb", new_markdown_cell("# title"), "print('first')", wait, "print('last')")
 
     async def fact() -> None:
@@ -282,7 +282,7 @@ def test_the_live_document_has_the_cells_and_each_execution_points_to_its_own(tm
 
             await doc.wait_for(waits, 30)
             assert not going.done()
-            flag.touch()
+            gate.open()
             await doc.wait_for(lambda d: len(d.executions) == 3 and _all_ended(d), 30)
             rows = list(doc.executions.values())
             assert [row.cell for row in rows] == ids[1:]
