@@ -3,7 +3,7 @@
 A follower holds a replica of ``<kernel_id>/state`` and reads it as frozen records; it never writes there, not even an
 empty update. What it asks of the kernel goes through another document (``requesting``). The replica belongs to one
 epoch: when the document begins a new life, the replica is dropped and synced anew, and every reader is told to start
-over (``reset``). docs/document.md, "Ways in", has the wire.
+over (``reset``). docs/protocol.md has the wire.
 
 ::
 
@@ -36,7 +36,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from . import discovery, schema, yproto
-from .errors import CLOSE_CODES, LocalError, Reason, RefusedError, RemoteError, SetupError
+from .errors import CLOSE_CODES, LocalError, MissingError, Reason, RefusedError, RemoteError, SetupError
 from .excerpts import new_outputs
 from .requesting import Requester, Ticket
 from .tables import (
@@ -187,7 +187,8 @@ def _nobody(address: Address, error: BaseException) -> SetupError:
 def _refused(answer: HTTPResponse) -> SetupError:
     try:
         value = json.loads(answer.body)
-        return SetupError(str(value["error"]), str(value["remedy"]))
+        kind = MissingError if answer.code == 404 else SetupError
+        return kind(str(value["error"]), str(value["remedy"]))
     except (ValueError, KeyError, TypeError):
         reason = {401: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(answer.code, Reason.READ_ONLY)
         what = f"the server answered {answer.code} {answer.reason}"
@@ -643,8 +644,7 @@ class Run:
         if self._ticket.row.get("silent") or self.request.columns.get("silent"):
             state = ExecutionState.ERROR if self.request.reason else ExecutionState.OK
             return Execution(id=key, request=self.id, state=state)
-        value = await call(self._document.address, "GET", f"/api/executions/{quote(key, safe='')}")
-        return execution_from_json(value)
+        return await self._document.execution(key)
 
 
 def _has_ended(request: Request) -> bool:
@@ -782,7 +782,8 @@ class Document:
         cell: str | None = None,
         limit: int = 50,
     ) -> list[Execution]:
-        """Executions from the store, newest first.
+        """Executions from the store, newest first; of long ones the ends (:meth:`execution` gives the whole). A page
+        that would be large has fewer than ``limit``.
 
         Args:
             before, after: only those whose ``seq`` is less, or greater: the last one's ``seq`` gives the next page.
@@ -801,6 +802,17 @@ class Document:
         query = urlencode({name: value for name, value in asked.items() if value is not None})
         answer = await call(self.address, "GET", f"/api/history?{query}")
         return [execution_from_json(value) for value in answer["executions"]]
+
+    async def execution(self, key: str) -> Execution:
+        """One execution of the history, whole: of a long one the document and a page have only the ends.
+
+        Args:
+            key: its id, a beginning of it that no other id has, or ``#`` and its ``seq``.
+
+        Raises:
+            MissingError: there is none.
+        """
+        return execution_from_json(await call(self.address, "GET", f"/api/executions/{quote(key, safe='')}"))
 
     async def blob(self, digest: str) -> bytes:
         """The bytes behind ``{"blob": "sha256:…"}``.

@@ -113,6 +113,10 @@ class SetupError(RTCError):
         return f"{self.what}: {self.remedy}"
 
 
+class MissingError(SetupError):
+    """What was asked for by its name is not there, or not any more."""
+
+
 class RefusedError(SetupError):
     """The agent refused a request.
 

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .tables import Cell, Execution, ExecutionState, Json, Kernel, Output
@@ -39,18 +39,45 @@ def to_notebook(
         cells: of a headless run's notebook: its cells stand first, in order, each with the last run that points to
             it, and further runs behind them.
     """
-    runs = sorted(executions, key=lambda execution: execution.seq)
+    runs = {str(index): run for index, run in enumerate(sorted(executions, key=lambda execution: execution.seq))}
+    order = [(key, run.cell) for key, run in runs.items()]
+    return {**frame_of(kernel), "cells": list(cells_of(order, runs.get, blob, cells or ()))}
+
+
+Finish = Callable[[Execution, list[Json]], None]
+"""Given a run and its outputs as nbformat has them, in order; may change them."""
+
+
+def frame_of(kernel: Kernel | None) -> Json:
+    """A notebook without cells."""
+    return {"cells": [], "metadata": _metadata(kernel), "nbformat": 4, "nbformat_minor": 5}
+
+
+def cells_of(
+    order: Sequence[tuple[str, str | None]],
+    read: Callable[[str], Execution | None],
+    blob: BlobOf,
+    cells: Sequence[Cell] = (),
+    finish: Finish | None = None,
+) -> Iterator[Json]:
+    """The cells of :func:`to_notebook`, one after another; of each run only as long as its cell is made.
+
+    Args:
+        order: key and cell of each run, by ``seq``.
+        read: a run by its key; null: it has left the history meanwhile, and has no cell.
+    """
     used: set[str] = set()
-    out: list[Json] = []
-    last = {run.cell: run for run in runs if run.cell is not None}
+    last = {cell: run for run, cell in order if cell is not None}
     placed: set[str] = set()
-    for cell in sorted(cells or (), key=lambda cell: cell.index):
-        run = last.get(cell.id) if cell.cell_type == "code" else None
-        if run is not None:
-            placed.add(run.id)
-        out.append(_given_cell(cell, run, blob, used))
-    out += [_run_cell(run, blob, used) for run in runs if run.id not in placed]
-    return {"cells": out, "metadata": _metadata(kernel), "nbformat": 4, "nbformat_minor": 5}
+    for cell in sorted(cells, key=lambda cell: cell.index):
+        key = last.get(cell.id) if cell.cell_type == "code" else None
+        run = read(key) if key is not None else None
+        if key is not None:
+            placed.add(key)
+        yield _given_cell(cell, run, blob, used, finish)
+    for key, _ in order:
+        if key not in placed and (run := read(key)) is not None:
+            yield _run_cell(run, blob, used, finish)
 
 
 def _metadata(kernel: Kernel | None) -> Json:
@@ -63,19 +90,21 @@ def _metadata(kernel: Kernel | None) -> Json:
     return metadata
 
 
-def _given_cell(cell: Cell, run: Execution | None, blob: BlobOf, used: set[str]) -> Json:
+def _given_cell(cell: Cell, run: Execution | None, blob: BlobOf, used: set[str], finish: Finish | None) -> Json:
     kind = cell.cell_type if cell.cell_type in ("code", "markdown", "raw") else "raw"
     given: Json = {"id": _cell_id(cell.id, used), "cell_type": kind, "metadata": {}, "source": cell.source}
     if kind == "code":
         given |= {"execution_count": None, "outputs": []}
     if run is not None:
-        ran = _run_cell(run, blob, set())
+        ran = _run_cell(run, blob, set(), finish)
         given |= {name: ran[name] for name in ("metadata", "source", "execution_count", "outputs")}
     return given
 
 
-def _run_cell(run: Execution, blob: BlobOf, used: set[str]) -> Json:
+def _run_cell(run: Execution, blob: BlobOf, used: set[str], finish: Finish | None) -> Json:
     source, outputs = run.code, [to_output(output, blob) for output in run.outputs]
+    if finish is not None:
+        finish(run, outputs)
     if run.private:
         source, outputs = "# private: run, and not recorded", []
     elif run.state is ExecutionState.LOST:

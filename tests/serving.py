@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.moments import Growth
+from rtc_kernel.notebook import to_notebook
+from rtc_kernel.pieces import write_json
 from rtc_kernel.tables import (
     AddOutput,
     Cell,
@@ -76,6 +78,18 @@ class SmallBackend:
 
     def execution(self, execution: str) -> Execution | None:
         return next((row for row in self.rows if row.id == execution), None)
+
+    def segments(self, execution: str, position: int, segment: int) -> list[str]:
+        row = self.execution(execution)
+        text = row.outputs[position].text or "" if row is not None else ""
+        return [text[4 * segment : 4 * segment + 4]] if len(text) > 4 * segment else []
+
+    def notebook(self) -> Iterator[str]:
+        return write_json(to_notebook(self.rows, kernel=None, blob=lambda _: None))
+
+    async def complete(self, code: str, cursor_pos: int) -> Json:
+        matches = [word for word in ("print", "property") if word.startswith(code[:cursor_pos])]
+        return {"status": "ok", "matches": matches, "cursor_start": 0, "cursor_end": cursor_pos, "metadata": {}}
 
     def growth(self, execution: str) -> Growth:
         return self.grown.get(execution, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Peer, Server
 from rtc_kernel.errors import Reason
 from rtc_kernel.moments import Growth
+from rtc_kernel.notebook import to_notebook
+from rtc_kernel.pieces import write_json
 from rtc_kernel.tables import Cell, Change, Execution, Json, Kernel, PutCells
 
 KERNEL = "0a1b2c3d-0000-4000-8000-000000000001"
@@ -65,6 +67,18 @@ class StandIn:
 
     def execution(self, execution: str) -> Execution | None:
         return next((row for row in self.rows if row.id == execution), None)
+
+    def segments(self, execution: str, position: int, segment: int) -> list[str]:
+        row = self.execution(execution)
+        text = row.outputs[position].text or "" if row is not None else ""
+        return [text[4 * segment : 4 * segment + 4]] if len(text) > 4 * segment else []
+
+    def notebook(self) -> Iterator[str]:
+        return write_json(to_notebook(self.rows, kernel=None, blob=lambda _: None))
+
+    async def complete(self, code: str, cursor_pos: int) -> Json:
+        matches = [word for word in ("print", "property") if word.startswith(code[:cursor_pos])]
+        return {"status": "ok", "matches": matches, "cursor_start": 0, "cursor_end": cursor_pos, "metadata": {}}
 
     def growth(self, execution: str) -> Growth:
         return {}

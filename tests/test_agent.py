@@ -565,6 +565,39 @@ def test_a_long_text_has_head_and_tail_in_the_document_and_is_whole_in_the_histo
     assert len(output.text) + shown["outputs"][0]["omitted_bytes"] == len(whole)
     assert (output.text[:10], output.text[-10:]) == (whole[:10], whole[-10:])
     assert text(ask(limited, f"/api/executions/{row.id}")) == whole
+    (paged,) = rows(limited)
+    (excerpt,) = paged["outputs"]
+    assert len(excerpt["text"]) + excerpt["omitted_bytes"] == len(whole)
+    assert len(excerpt["text"]) < (1 << 16) + 2 * (16 << 10), "a page has excerpts, of whole segments"
+    at = excerpt["omitted_index"]
+    assert (excerpt["text"][:at], excerpt["text"][at:]) == (whole[:at], whole[at - len(excerpt["text"]) :])
+    (cell,) = ask(limited, "/api/notebook")["cells"]
+    assert (cell["source"], cell["outputs"][0]["text"]) == (code, whole)
+
+
+def test_a_record_of_many_megabytes_does_not_pass_through_memory_as_a_whole(ready: Running) -> None:
+    ready.execute("for i in range(600): print('x' * 99_999)", timeout=60)
+    (row,) = rows(ready)
+    ask(ready, "/api/history?limit=1&text=nothing")  # a search has what it needs
+    before = ready.agent().memory_info().rss
+    assert len(text(ask(ready, f"/api/executions/{row['id']}"))) == 60_000_000
+    assert ready.agent().memory_info().rss - before < 30e6
+
+
+def test_completions_come_from_the_kernel_and_none_while_it_is_busy(ready: Running, until: Until, gate: Gate) -> None:
+    ready.execute("unmistakable = 1")
+
+    def complete(code: str) -> list[str]:
+        answer = kernels.post(ready.kernel_id, "/api/complete", {"code": code, "cursor_pos": len(code)})
+        return list(answer["matches"])
+
+    until(lambda: complete("x = unmis") == ["unmistakable"], "the agent knows that the kernel is idle", 20)
+    msg_id = ready.client.execute(f"print('on'); {gate.code}")
+    while ready.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+        pass
+    assert complete("x = unmis") == []
+    gate.open()
+    finish(ready.client, msg_id)
 
 
 def test_a_new_agent_has_the_same_head_and_tail(limited: Running, until: Until) -> None:

@@ -17,7 +17,8 @@ from rtc_kernel.agent.serve import comm as door
 from rtc_kernel.agent.serve.comm import CommServer
 from rtc_kernel.agent.serve.session import Limits
 from rtc_kernel.link import Channel
-from rtc_kernel.tables import Execution, ExecutionState, PutExecution, PutMeta, Request, to_json
+from rtc_kernel.moments import Step
+from rtc_kernel.tables import Execution, ExecutionState, Output, PutExecution, PutMeta, Request, to_json
 from rtc_kernel.wire import Codec, Message, new_header
 
 STEP1 = yproto.step1(b"\x00")
@@ -320,6 +321,38 @@ async def test_a_comm_whose_update_cannot_be_read_is_closed():
         front.send("comm_msg", "w", {}, yproto.update(b"\x01\x01\x01"))
         assert [message.content["data"]["code"] for message in front.iopub] == [4400]
         assert front.server.open == ()
+
+
+@on_loop
+async def test_a_comm_asks_for_all_that_http_has(monkeypatch):
+    monkeypatch.setattr(door, "PIECE_BYTES", 8)
+    backend = SmallBackend()
+    printed = Output(output_type="stream", at=1.0, name="stdout", text="0123456789abcdef!")
+    backend.rows = [Execution(id="e1", seq=1, state=ExecutionState.OK, outputs=(printed,))]
+    backend.grown = {"e1": {0: [Step(3, 2.0)]}}
+    async with fronting(backend) as front:
+        front.send("comm_open")
+
+        async def ask(**data):
+            front.send("comm_msg", "c1", data)
+            await eventually(lambda: front.shell, "the answer came")
+            return front.shell.pop().content["data"]
+
+        record = await ask(op="execution", id="e1")
+        assert (record["outputs"][0]["text"], record["more"]) == ("01234567", [[0, 2]])
+        assert await ask(op="text", id="e1", position=0, segment=2) == {"segments": ["89ab", "cdef"], "next": 4}
+        assert await ask(op="text", id="e1", position=0, segment=4) == {"segments": ["!"], "next": None}
+        assert await ask(op="marks", id="e1") == {"execution": "e1", "marks": [[0, 3, 2.0]]}
+        assert (await ask(op="complete", code="pri", cursor_pos=3))["matches"] == ["print"]
+        health = await ask(op="health")
+        assert (health["role"], health["epoch"], health["schema"]) == ("run", backend.document.epoch, 1)
+        for wrong in (
+            {"op": "execution", "id": "no"},
+            {"op": "text", "id": "e1", "position": "0"},
+            {"op": "marks"},
+            {"op": "complete", "code": "x", "cursor_pos": 9},
+        ):
+            assert set(await ask(**wrong)) == {"error", "remedy"}
 
 
 @on_loop

@@ -14,7 +14,10 @@ import rtc_kernel
 ROOT = Path(rtc_kernel.__file__).parent
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = {"errors", "wire", "link", "tables", "bounds", "schema", "notebook", "moments", "yproto", ""}
+GROUND = {
+    *("errors", "wire", "link", "tables", "bounds", "excerpts"),
+    *("schema", "notebook", "moments", "pieces", "yproto", ""),
+}
 """What pure rooms may import of ours ('' is the package itself, for ``__version__``)."""
 
 PURE = {
@@ -27,13 +30,14 @@ PURE = {
     "schema",
     "notebook",
     "moments",
+    "pieces",
     "comparing",
     "yproto",
     "agent/pace",
     "relay/intercept",
     "relay/spool",
     "relay/cutting",
-    *(f"agent/keep/{name}" for name in ("retention", "rows", "edit", "lookup", "upkeep")),
+    *(f"agent/keep/{name}" for name in ("retention", "rows", "edit", "lookup", "records", "upkeep")),
     "agent/serve/access",
     "agent/serve/ranges",
     "agent/serve/session",

@@ -29,6 +29,7 @@ from rtc_kernel.agent.keep import store as stores
 from rtc_kernel.agent.keep.archive import HistoryFile, histories, open_readonly
 from rtc_kernel.agent.keep.files import on_network
 from rtc_kernel.agent.keep.lookup import Mark
+from rtc_kernel.agent.keep.records import Ends
 from rtc_kernel.agent.keep.retention import Limits
 from rtc_kernel.agent.keep.store import Health, Store, StoredToken
 from rtc_kernel.errors import LocalError, SetupError
@@ -749,6 +750,86 @@ def test_history_is_paged_newest_first_and_forward_from_after(store: Store) -> N
     assert seqs(limit=3, after=5) == ([6, 7], None)
     assert seqs(after=2, before=5) == ([4, 3], None)
     assert seqs(limit=7) == ([7, 6, 5, 4, 3, 2, 1], None)
+
+
+def test_a_brief_page_has_the_beginning_of_the_code_and_no_outputs(store: Store) -> None:
+    write(store, *ran(1, code="é" * 300), *ran(2, text="needle"))
+    store.flush()
+    (second, first), _ = store.history(brief=True)
+    assert (first.code, first.omitted_code_bytes, first.outputs) == ("é" * 200, 200, ())
+    assert (second.omitted_code_bytes, second.state, second.outputs) == (None, ExecutionState.OK, ())
+    assert [row.seq for row in store.history(brief=True, text="needle")[0]] == [2]
+
+
+def test_a_page_of_excerpts_says_what_is_left_out(store: Store) -> None:
+    write(store, *ran(1, code="x" * 100, text="head"))
+    for segment in range(1, 10):
+        write(store, WriteText("id-001", 0, segment, None, str(segment) * 10))
+    write(store, AddOutput("id-001", 1, stream()), WriteText("id-001", 1, 0, None, "tail"))
+    store.flush()
+    (row,), _ = store.history(ends=Ends(stream_bytes=20, together=True, code_bytes=30))
+    assert (row.code, row.omitted_code_bytes) == ("x" * 30, 70)
+    first, last = row.outputs
+    assert (first.text, first.omitted_index, first.omitted_bytes) == ("head" + "1" * 10 + "9" * 10, 14, 70)
+    assert (last.text, last.omitted_bytes) == ("tail", None)
+    (row,), _ = store.history(ends=Ends(outputs=1))
+    assert (len(row.outputs), row.omitted_outputs) == (1, 1)
+    whole = store.execution("id-001")
+    assert whole is not None
+    assert [output.omitted_bytes for output in whole.outputs] == [None, None]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=4), st.integers(1, 40))
+def test_ends_together_are_of_the_limit_and_what_lacks_is_named(streams: list[list[int]], limit: int) -> None:
+    with closing(Store.open(None)) as store:
+        begin(store)
+        write(store, PutExecution("e", {"seq": 1}))
+        texts = []
+        for position, sizes in enumerate(streams):
+            write(store, AddOutput("e", position, stream()))
+            for segment, size in enumerate(sizes):
+                write(store, WriteText("e", position, segment, None, "é" * size))
+            texts.append("é" * sum(sizes))
+        store.flush()
+        (row,), _ = store.history(ends=Ends(stream_bytes=limit, together=True))
+        total = sum(len(text.encode()) for text in texts)
+        here = sum(len((output.text or "").encode()) for output in row.outputs)
+        assert here + sum(output.omitted_bytes or 0 for output in row.outputs) == total
+        assert here <= limit + 2 * 18, "whole segments"
+        assert total > limit or here == total
+        assert all(0 <= (output.omitted_index or 0) <= len(output.text or "") for output in row.outputs)
+
+
+def test_a_page_ends_where_it_would_be_large(store: Store) -> None:
+    write(store, *(change for seq in range(1, 6) for change in ran(seq, text="x" * 100)))
+    store.flush()
+
+    def seqs(**query: Any) -> tuple[list[int], int | None]:
+        found, following = store.history(**query)
+        return [row.seq for row in found], following
+
+    assert seqs(page_bytes=250) == ([5, 4], 4)
+    assert seqs(page_bytes=250, before=4) == ([3, 2], 2)
+    assert seqs(page_bytes=250, before=2) == ([1], None)
+    assert seqs(page_bytes=50) == ([5], 5), "one is there anyway"
+    assert seqs(page_bytes=250, ends=Ends(stream_bytes=60)) == ([5, 4, 3, 2], 2)
+    assert seqs(page_bytes=250, brief=True) == ([5, 4, 3, 2, 1], None)
+    assert seqs(page_bytes=250, after=0) == ([1, 2], 2)
+
+
+def test_an_outline_and_the_pieces_of_its_texts_are_the_whole(store: Store) -> None:
+    write(store, *ran(1, text="0"))
+    for segment in range(1, 30):
+        write(store, WriteText("id-001", 0, segment, None, str(segment)))
+    store.flush()
+    outline = store.outline("id-001")
+    assert outline is not None
+    assert [output.text for output in outline.outputs] == [""]
+    whole = "".join(map(str, range(30)))
+    assert "".join(store.text("id-001", 0)) == whole
+    assert store.text_piece("id-001", 0, 10, 3) == ["10", "11"]
+    assert store.text_piece("id-001", 0, 30, 3) == []
+    assert store.outline("nothing") is None
 
 
 def test_history_is_searched_in_code_and_outputs(store: Store) -> None:

@@ -5,12 +5,14 @@ import functools
 import json
 import logging
 import os
+import re
 import socket
 import statistics
 import struct
 import time
 from contextlib import suppress
 
+import nbformat
 import pytest
 import trustme
 from pycrdt import Doc, Map, Provider
@@ -24,7 +26,7 @@ from rtc_kernel.client import Address, call
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.errors import CLOSE_CODES, Reason, SetupError
 from rtc_kernel.moments import Step
-from rtc_kernel.tables import Execution, ExecutionState, PutMeta, Request, to_json
+from rtc_kernel.tables import Execution, ExecutionState, Output, PutMeta, Request, to_json
 
 ROOM = f"/rooms/{KERNEL}/state"
 
@@ -703,6 +705,76 @@ async def test_every_answer_has_the_safe_headers_and_the_page_its_policy():
         assert "script-src 'self'" in page.headers["Content-Security-Policy"]
         assert answer.code == 404
         assert set(json.loads(answer.body)) == {"error", "remedy"}
+
+
+@on_loop
+async def test_the_pages_files_have_their_types_and_policies_and_nothing_else_is_a_file():
+    async with serving() as server:
+        page = await server.fetch("/", None)
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "unsafe" not in page.headers["Content-Security-Policy"].partition("script-src")[2].partition(";")[0]
+        assets = re.findall(r'(?:src|href)="(?:\./)?(assets/[^"]+)"', page.body.decode())
+        assert assets, "the page has scripts and styles"
+        for path in assets:
+            answer = await server.fetch(f"/{path}", None, Accept_Encoding="gzip")
+            assert answer.code == 200
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "immutable" in answer.headers["Cache-Control"]
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        for name in ("frame.html", "widgets.html"):
+            policy = (await server.fetch(f"/{name}", None)).headers["Content-Security-Policy"]
+            assert policy.startswith("sandbox allow-scripts;")
+            assert "connect-src 'none'" in policy
+            assert "allow-same-origin" not in policy
+        for path in (
+            "/nothing.html",
+            "/assets/nothing.js",
+            "/assets/..",
+            "/assets/../__init__.py",
+            "/assets/%2e%2e/x.js",
+        ):
+            assert (await server.fetch(path, None)).code == 404, path
+
+
+@on_loop
+async def test_the_history_is_given_as_a_notebook_and_brief():
+    async with serving() as server:
+        server.backend.rows = [
+            Execution(
+                id="e1",
+                seq=1,
+                code="print(1)",
+                state=ExecutionState.OK,
+                outputs=(Output(output_type="stream", at=1.0, name="stdout", text="1\n"),),
+            )
+        ]
+        answer = await server.fetch("/api/notebook", "view")
+        notebook = nbformat.reads(answer.body.decode(), as_version=4)
+        nbformat.validate(notebook)
+        assert (notebook.cells[0].source, notebook.cells[0].outputs[0].text) == ("print(1)", "1\n")
+        assert answer.headers["Content-Disposition"].endswith('.ipynb"')
+        assert (await server.fetch("/api/notebook", None)).code == 401
+        for word in ("1", "true"):
+            assert (await server.fetch(f"/api/history?brief={word}", "view")).code == 200
+        assert (await server.fetch("/api/history?brief=perhaps", "view")).code == 400
+
+
+@on_loop
+async def test_who_may_run_may_ask_how_code_goes_on():
+    async with serving() as server:
+        body = {"code": "pri", "cursor_pos": 3}
+        answer = await server.fetch("/api/complete", "run", "POST", body)
+        assert json.loads(answer.body)["matches"] == ["print"]
+        assert (await server.fetch("/api/complete", "view", "POST", body)).code == 403
+        for wrong in (
+            {},
+            {"code": "x"},
+            {"code": "x", "cursor_pos": 2},
+            {"code": 1, "cursor_pos": 0},
+            {"code": "x", "cursor_pos": True},
+        ):
+            answer = await server.fetch("/api/complete", "run", "POST", wrong)
+            assert answer.code == 400, wrong
 
 
 @on_loop

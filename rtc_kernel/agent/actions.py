@@ -33,6 +33,7 @@ from ..tables import (
     Execution,
     ExecutionState,
     Json,
+    Kernel,
     KernelState,
     PutExecution,
     PutKernel,
@@ -54,6 +55,12 @@ LINGER_S = 10.0
 ENDED_SHOWN = 1000
 """How many ended requests stay at most; the oldest leave first."""
 
+COMPLETIONS = 16
+"""How many completions the kernel is asked for at a time."""
+
+COMPLETE_S = 5.0
+"""How long it has for each. Seconds."""
+
 _OF_A_RUN = ("seq", "state", "cell", "notebook", "code", "private", "input")
 
 _NOTHING: Mapping[str, link.Submit] = {}
@@ -71,6 +78,10 @@ class House(Protocol):
     @property
     def codec(self) -> Codec:
         """Signs with the kernel's key."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel's row."""
 
     def say(self, record: link.Record) -> None:
         """To the relay."""
@@ -133,6 +144,7 @@ class Actions:
         self._leave_timer: asyncio.TimerHandle | None = None
         self._query_timer: asyncio.TimerHandle | None = None
         self._catch_up_seq: int | None = None
+        self._completions: dict[str, asyncio.Future[Json]] = {}
         self._restarting = False
         self._push_is_due = False
 
@@ -213,6 +225,26 @@ class Actions:
         frames = self._house.codec.write(header, {}, idents=[link.AGENT_IDENT])
         self._house.say(link.Submit(Channel.SHELL, tuple(frames)))
 
+    async def complete(self, code: str, cursor_pos: int) -> Json:
+        """The ``content`` of the kernel's ``complete_reply``; without matches while code runs, because a kernel answers
+        in order, and where too many ask at a time."""
+        here: Json = {"cursor_start": cursor_pos, "cursor_end": cursor_pos}
+        none: Json = {"status": "ok", "matches": [], **here, "metadata": {}}
+        if self._house.kernel.state is not KernelState.IDLE or len(self._completions) >= COMPLETIONS:
+            return none
+        key, reply = uuid.uuid4().hex, asyncio.get_running_loop().create_future()
+        self._completions[key] = reply
+        content: Json = {"code": code, "cursor_pos": cursor_pos}
+        self._house.say(self._message(Channel.SHELL, "complete_request", content, "rtc", msg_id=key))
+        try:
+            async with asyncio.timeout(COMPLETE_S):
+                found: Json = await reply
+        except TimeoutError:
+            return none
+        finally:
+            del self._completions[key]
+        return found
+
     def receive_seq(self, seq: int) -> None:
         """Every record of the relay up to this one has been mirrored."""
         if self._catch_up_seq is not None and seq >= self._catch_up_seq:
@@ -223,7 +255,11 @@ class Actions:
         """What the mirror has no row for: replies to silent runs, and answers to our questions."""
         if way is not Way.TO_FRONT:
             return
-        if channel is Channel.SHELL and message.type == "execute_reply" and message.parent_id in self._silent:
+        if channel is Channel.SHELL and message.type == "complete_reply":
+            reply = self._completions.get(message.parent_id)
+            if reply is not None and not reply.done():
+                reply.set_result(message.content)
+        elif channel is Channel.SHELL and message.type == "execute_reply" and message.parent_id in self._silent:
             self._silent.discard(message.parent_id)
             status = str(message.content.get("status"))
             self._do(self._scheduler.receive_reply(message.parent_id, status, time.time()))

@@ -25,7 +25,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 from urllib.parse import urlsplit
@@ -54,6 +54,7 @@ from ..tables import (
     coalesce,
 )
 from ..wire import Codec
+from . import reading
 from .act import answers
 from .actions import Actions
 from .desk import Desk
@@ -62,7 +63,7 @@ from .feed import Feed
 from .keep import retention
 from .keep import store as stores
 from .keep.files import UnavailableError
-from .keep.lookup import Window
+from .keep.lookup import PIECE_BYTES, Window
 from .keep.rows import TRUNCATED
 from .keep.upkeep import survey
 from .mirror import Limits, Mirror
@@ -184,6 +185,7 @@ class App:
         self._is_sounding = False  # the kernel was asked whether it is through with what a gap left open
         self._problems = [str(problem) for problem in problems]  # what is not as it should be for all our life
         self._kernel = Kernel(id="")
+        self._ends = reading.excerpt_of(settings)
         self._health: Json = {"status": "ok", "reason": None}
         self._tasks: set[asyncio.Task[None]] = set()
         self._clearing = asyncio.Lock()
@@ -729,12 +731,33 @@ class App:
     def history(self, query: HistoryQuery) -> Page:
         """A page of the history, with all that followers have seen (any thread but the loop's)."""
         self._catch_up()
-        return Page(*self.read_history(query))
+        return self.read_history(query)
 
     def execution(self, execution: str) -> Execution | None:
-        """One execution of the history (any thread but the loop's)."""
+        """One execution of the history, without the text of its streams (any thread but the loop's)."""
         self._catch_up()
-        return self.store.execution(execution)
+        return self.store.outline(execution)
+
+    def segments(self, execution: str, position: int, segment: int) -> Sequence[str]:
+        """Some segments of a stream from one on (any thread)."""
+        return self.store.text_piece(execution, position, segment, PIECE_BYTES)
+
+    def notebook(self) -> Iterator[str]:
+        """The history as a notebook, in pieces (any thread but the loop's)."""
+        self._catch_up()
+        return self.write_notebook()
+
+    def write_notebook(self, *, without: str = "") -> Iterator[str]:
+        """The history as a notebook, in pieces (any thread).
+
+        Args:
+            without: an execution that is left out.
+        """
+        return reading.write_notebook(self.store, self._kernel, self.read_blob, without=without)
+
+    async def complete(self, code: str, cursor_pos: int) -> Json:
+        """What the kernel would put in there."""
+        return await self.actions.complete(code, cursor_pos)
 
     def growth(self, execution: str) -> Growth:
         """How the streams of one execution grew (any thread but the loop's)."""
@@ -938,22 +961,13 @@ class App:
             self.comm.begin_epoch()
             return count
 
-    def read_history(self, query: HistoryQuery) -> tuple[Sequence[Execution], int | None]:
+    def read_history(self, query: HistoryQuery) -> Page:
         """A page of the history (any thread)."""
-        return self.store.history(
-            before=query.before,
-            after=query.after,
-            limit=query.limit,
-            grep=query.grep,
-            text=query.text,
-            state=query.state,
-            cell=query.cell,
-            kernel=query.kernel,
-        )
+        return reading.read_page(self.store, query, self._ends)
 
     def read_execution(self, key: str) -> Execution | None:
-        """One execution by id, beginning of an id, or number (any thread)."""
-        return self.store.execution(key)
+        """One execution by id, beginning of an id, or number, with its beginning and its end (any thread)."""
+        return self.store.execution(key, self._ends)
 
     def read_blob(self, digest: str) -> bytes | None:
         """A large value (any thread)."""
@@ -966,7 +980,7 @@ class App:
 
     def ids(self) -> list[str]:
         """Numbers of the newest executions, newest first, as ``%rtc show`` takes them (any thread)."""
-        return [f"#{run.seq}" for run in self.store.history(limit=50)[0]]
+        return [f"#{run.seq}" for run in self.store.history(limit=50, brief=True)[0]]
 
 
 def proxy_prefix() -> str:

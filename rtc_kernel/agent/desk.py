@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 from .. import __version__
 from ..errors import RTCError, SetupError
-from ..notebook import to_notebook
 from ..tables import END_STATES, Execution, ExecutionState, Json, Kernel, Request, RequestState
 from .act import answers, magics
 from .act.answers import Published
 from .mirror import UNRECORDED
-from .serve import HistoryQuery
+from .serve import HISTORY_LIMIT, HistoryQuery, Page
 from .serve.access import Role, Tokens
-
-EXPORT_PAGE = 500
-"""Executions that are read at a time for a notebook."""
 
 
 class House(Protocol):
@@ -73,11 +68,14 @@ class House(Protocol):
     async def clear_history(self) -> int:
         """Forget what is finished; how many executions that were."""
 
-    def read_history(self, query: HistoryQuery) -> tuple[Sequence[Execution], int | None]:
+    def read_history(self, query: HistoryQuery) -> Page:
         """A page of the history (any thread)."""
 
+    def write_notebook(self, *, without: str = "") -> Iterator[str]:
+        """The history but for one execution as a notebook: JSON text in pieces (any thread)."""
+
     def read_execution(self, key: str) -> Execution | None:
-        """One execution (any thread)."""
+        """One execution, of a long one the ends (any thread)."""
 
     def read_blob(self, digest: str) -> bytes | None:
         """A large value (any thread)."""
@@ -150,8 +148,8 @@ class Desk:
             case magics.History(limit, grep, state):
                 await house.settle(msg_id)
                 query = HistoryQuery(limit=limit, grep=grep, state=state.value if state else None)
-                found, following = await asyncio.to_thread(house.read_history, query)
-                return answers.render_history(found, now, more=following is not None)
+                page = await asyncio.to_thread(house.read_history, query)
+                return answers.render_history(page.executions, now, more=page.next is not None)
             case magics.Show(key):
                 await house.settle(msg_id)
                 execution = await asyncio.to_thread(house.read_execution, key)
@@ -175,8 +173,9 @@ class Desk:
         open_rows: dict[ExecutionState, int] = {}
         for state in ExecutionState:
             if state not in END_STATES:
-                found, _ = await asyncio.to_thread(house.read_history, HistoryQuery(limit=1000, state=state.value))
-                open_rows[state] = len(found)
+                query = HistoryQuery(limit=HISTORY_LIMIT, state=state.value, brief=True)
+                page = await asyncio.to_thread(house.read_history, query)
+                open_rows[state] = len(page.executions)
         health = house.health()
         return answers.StatusFacts(
             kernel=house.kernel,
@@ -222,23 +221,17 @@ class Desk:
         path = Path(text).expanduser()
         if path.exists() and not force:
             raise SetupError(f"{path} exists", "give another name, or --force to replace it")
-        runs: list[Execution] = []
-        before: int | None = None
-        while True:
-            page, before = self._house.read_history(HistoryQuery(limit=EXPORT_PAGE, before=before))
-            runs += [run for run in page if run.id != msg_id]
-            if before is None:
-                break
-        notebook = to_notebook(runs, kernel=self._house.kernel, blob=self._house.read_blob)
-        data = json.dumps(notebook, ensure_ascii=False, indent=1).encode()
         partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_bytes(data)
+            with partial.open("wb") as file:
+                for piece in self._house.write_notebook(without=msg_id):
+                    file.write(piece.encode("utf-8", "replace"))
+                size = file.tell()
             partial.replace(path)
         except OSError as exc:
             partial.unlink(missing_ok=True)
             raise SetupError(f"{path} cannot be written ({exc.strerror})", "give another file name") from exc
-        return answers.render_export(str(path.resolve()), len(runs), len(data))
+        return answers.render_export(str(path.resolve()), max(0, self._house.count() - 1), size)
 
     async def _complete(self, code: str, cursor_pos: int) -> Json:
         ids = await asyncio.to_thread(self._house.ids)

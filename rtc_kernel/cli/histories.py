@@ -21,7 +21,7 @@ from ..agent.keep.archive import HistoryFile, histories, open_readonly
 from ..agent.keep.rows import SUFFIX
 from ..client import Address, call, fetch
 from ..config import RTCKernel, history_directory
-from ..errors import SetupError
+from ..errors import MissingError, SetupError
 from ..moments import UNKNOWN, Growth, Step, began_at, execution_at, unknown_count
 from ..notebook import to_notebook
 from ..tables import END_STATES, Cell, Execution, ExecutionState, Kernel, KernelState, execution_from_json, to_json
@@ -143,21 +143,24 @@ class Remembered:
             }
             query = urlencode({name: value for name, value in asked.items() if value is not None})
             page = asyncio.run(call(self.address, "GET", f"/api/history?{query}"))
-            found += [execution_from_json(value) for value in page["executions"]]
+            found += [self._whole(execution_from_json(value)) for value in page["executions"]]
             before = page["next"]
             if before is None:
                 break
         return found
 
+    def _whole(self, run: Execution) -> Execution:
+        """An execution of which a page had perhaps only the ends."""
+        is_cut = run.omitted_code_bytes or run.omitted_outputs or any(one.omitted_bytes for one in run.outputs)
+        return (self.find(run.id) or run) if is_cut else run
+
     def find(self, key: str) -> Execution | None:
         """See :class:`History`."""
-        number = key.removeprefix("#")
-        matches = [
-            row
-            for row in self.newest(100_000, Filter())
-            if row.id.startswith(key) or (number.isdigit() and row.seq == int(number))
-        ]
-        return next((row for row in matches if row.id == key), matches[0] if len(matches) == 1 else None)
+        try:
+            value = asyncio.run(call(self.address, "GET", f"/api/executions/{quote(key, safe='')}"))
+        except MissingError:
+            return None
+        return execution_from_json(value)
 
     def growths(self, executions: Iterable[Execution]) -> Iterator[Growth]:
         """See :class:`History`."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from ...errors import RTCError, SetupError
+from ...excerpts import parts_of, say_missing, to_text
 from ...notebook import BlobOf, resolve, size_text
 from ...tables import Execution, ExecutionState, Json, Kernel, Output, Request
 from .magics import PREFIX_SHOWN, UsageError, usage
@@ -227,7 +228,9 @@ def render_show(
         parts = [seq, count, state, when, f"took {took}" if took else "", f"by {by}" if by else "", code]
         line = "  ".join(part for part in parts if part)
         out.append(_display(line, f"<p><code>{escape(line)}</code></p>"))
-    shown = [_message(output, blob) for output in execution.outputs]
+    shown = [_message(output, blob, execution.id) for output in execution.outputs]
+    if execution.omitted_outputs:
+        shown[len(shown) // 2 : len(shown) // 2] = _stream(say_missing(execution.omitted_outputs, execution.id) + "\n")
     if execution.input is not None:
         shown.append(_display(f"(waiting for input: {execution.input.get('prompt', '')})"))
     if not shown:
@@ -237,10 +240,10 @@ def render_show(
     return out + shown
 
 
-def _message(output: Output, blob: BlobOf) -> Published:
+def _message(output: Output, blob: BlobOf, execution: str) -> Published:
     match output.output_type:
         case "stream":
-            return "stream", {"name": output.name or "stdout", "text": output.text or ""}
+            return "stream", {"name": output.name or "stdout", "text": to_text(parts_of(output), execution)}
         case "error":
             return "error", {
                 "ename": output.ename or "",

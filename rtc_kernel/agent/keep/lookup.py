@@ -8,29 +8,37 @@ two segments of a stream, and SQL's ``lower`` knows ASCII only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any
 
 from ...errors import SetupError
 from ...moments import Step
-from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Output, Request
+from ...tables import Cell, Comm, Execution, ExecutionState, Json, Kernel, Request
 from . import rows
-from .rows import (
-    COMM_COLUMNS,
-    EXECUTION_COLUMNS,
-    KERNEL_COLUMNS,
-    OUTPUT_COLUMNS,
-    REQUEST_COLUMNS,
-    TEXT_LIMIT_CHARS,
-    WORD_COLUMNS,
-    Connection,
-    run,
+from .records import (
+    CHUNK,
+    WHOLE,
+    Ends,
+    Layout,
+    Omission,
+    Segments,
+    execution_key,
+    layout_of,
+    leaving,
+    read_cells,
+    read_comms,
+    read_excerpts,
+    read_executions,
+    read_kernels,
+    read_meta,
+    read_outlines,
+    read_segments,
+    sizes_of,
 )
+from .rows import EXECUTION_COLUMNS, REQUEST_COLUMNS, TEXT_LIMIT_CHARS, Connection, run
 
 PAGE_EXECUTIONS = 1000
 """Executions in one answer, at most."""
@@ -38,44 +46,19 @@ PAGE_EXECUTIONS = 1000
 PREFIX_CHARS = 4
 """An execution may be named by the beginning of its id, if that is at least so long and names no other."""
 
-Segments = dict[tuple[str, int], list[str]]
+SEARCHED = Ends(stream_bytes=16 << 20, together=True)
+"""What is read of an execution to search in it: of longer text its beginning and its end."""
 
-_CHUNK = 250
+OUTLINE_CHARS = 200
+"""So much code has an execution whose outputs are not asked for."""
+
+PIECE_BYTES = 256 << 10
+"""So much of a text is read in one question."""
+
+_BATCH_BYTES = 8 << 20
+"""About so much is in memory at a time while many executions are looked at."""
+
 _SELECT_REQUEST = f"SELECT {', '.join(f'requests.{name}' for name in REQUEST_COLUMNS)} FROM requests"  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the executions of a file are asked for. Up to version 2 a column held its word, and outputs named an
-    execution by its id; an archive reads such files as they are.
-
-    ``select``: gives what outputs name an execution by, and then ``EXECUTION_COLUMNS``.
-    """
-
-    version: int
-    select: str
-
-    def equals(self, column: str) -> str:
-        """The condition that a column has a value."""
-        is_word = column in WORD_COLUMNS and self.version > 2
-        return f"{column} = (SELECT row FROM words WHERE word = ?)" if is_word else f"{column} = ?"  # noqa: S608
-
-
-def _words(column: str) -> str:
-    if column not in WORD_COLUMNS:
-        return column
-    word = f"(SELECT word FROM words WHERE words.row = executions.{column})"  # noqa: S608 - our names
-    return word if column in ("notebook", "cell") else f"coalesce({word}, '')"
-
-
-_OLD_SELECT = f"SELECT id, {', '.join(EXECUTION_COLUMNS)} FROM executions"  # noqa: S608
-_NEW_SELECT = f"SELECT row, {', '.join(map(_words, EXECUTION_COLUMNS))} FROM executions"  # noqa: S608
-
-
-def layout_of(connection: Connection) -> Layout:
-    """The layout of the file as it is in this transaction: an agent may just have brought it up to date."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    return Layout(version, _NEW_SELECT if version > 2 else _OLD_SELECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +80,6 @@ class Generation:
     started_at: float | None
     ended_at: float | None
     exit_code: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Omission:
-    """The middle of a stream that was not read: ``count`` segments from ``segment`` on, of ``bytes`` in all."""
-
-    segment: int
-    count: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +136,16 @@ class Lookup:
                 (limit,),
             ).fetchall()
             if window_bytes:
-                leaving = _leaving(connection, [row[0] for row in found], stream_bytes, 2 * window_bytes)
-                found = [row for row in found if row[0] not in leaving]
+                left = leaving(connection, [row[0] for row in found], stream_bytes, 2 * window_bytes)
+                found = [row for row in found if row[0] not in left]
             segments: Segments = {}
             omissions: dict[tuple[str, int], Omission] = {}
+            ends = Ends(stream_bytes=stream_bytes, outputs=outputs)
             notebook = connection.execute("SELECT notebook FROM cells LIMIT 1").fetchone()
             return Window(
                 meta=read_meta(connection),
                 kernels=read_kernels(connection),
-                executions=tuple(read_executions(connection, found, segments, omissions, stream_bytes, outputs)),
+                executions=tuple(read_executions(connection, found, segments, omissions, ends)),
                 comms=read_comms(connection),
                 cells=read_cells(connection),
                 notebook=notebook[0] if notebook else "",
@@ -190,17 +165,24 @@ class Lookup:
         cell: str | None = None,
         kernel: str | None = None,
         generation: int | None = None,
+        brief: bool = False,
+        ends: Ends = WHOLE,
+        page_bytes: int = 0,
     ) -> tuple[list[Execution], int | None]:
         """A page of the history: newest first; oldest first where ``after`` is given without ``before``.
 
         Args:
             before, after: only executions with a lower, a higher ``seq``.
             limit: at most so many, from 1 to 1000.
-            grep: a regular expression of Python, searched in the code, in streams, in ``text/*`` values other
-                than HTML, and in errors. One that backtracks without end cannot be stopped: take it from
-                people who may run code, and offer ``text`` to others.
+            grep: a regular expression of Python, searched in the code, in streams (of one beyond :data:`SEARCHED` in
+                its beginning and its end), in ``text/*`` values other than HTML, and in errors. One that backtracks
+                without end cannot be stopped: take it from people who may run code, and offer ``text`` to others.
             text: a plain substring, whatever its case, searched in the same places.
             state, cell, kernel, generation: only executions with this value.
+            brief: without outputs, and of the code the first :data:`OUTLINE_CHARS`.
+            ends: how much of each is read; the records say what is left out.
+            page_bytes: the page ends before the execution with which it would have more text than that; the first one
+                is there anyway. 0: no limit.
 
         Returns:
             The executions, and the ``before`` (oldest first: the ``after``) of the next page; None: there is none.
@@ -213,8 +195,9 @@ class Lookup:
         asked = {"state": _state(state), "cell": cell, "kernel": kernel, "generation": generation}
         wanted = {column: value for column, value in asked.items() if value is not None}
         upwards = after is not None and before is None
-        out: list[Execution] = []
-        size = limit + 1 if matches is None else _CHUNK
+        size = limit + 1 if matches is None else CHUNK
+        chosen: list[Any] = []
+        total, following = 0, None
         with self._reading() as connection:
             layout = layout_of(connection)
             where, values = [layout.equals(column) for column in wanted], list[Any](wanted.values())
@@ -223,17 +206,24 @@ class Lookup:
                 values.append(after)
             select = f"{layout.select} WHERE {' AND '.join(where or ['1'])}"
             start = after if upwards else before
-            for found in _pages(connection, select, values, start, size, upwards=upwards):
-                executions = read_executions(connection, found)
-                out += executions if matches is None else filter(matches, executions)
-                if len(out) > limit:
-                    return out[:limit], out[limit - 1].seq
-        return out, None
+            for row, row_bytes in _matching(
+                connection, layout, _pages(connection, select, values, start, size, upwards=upwards), matches
+            ):
+                row_bytes = 0 if brief else min(row_bytes, ends.stream_bytes or row_bytes)
+                if len(chosen) == limit or (chosen and page_bytes and total + row_bytes > page_bytes):
+                    following = chosen[-1][_SEQ]
+                    break
+                chosen.append(row)
+                total += row_bytes
+            if brief:
+                return read_outlines(chosen, OUTLINE_CHARS), following
+            return read_excerpts(connection, chosen, ends), following
 
-    def execution(self, key: str) -> Execution | None:
+    def execution(self, key: str, ends: Ends = WHOLE) -> Execution | None:
         """One execution.
 
         Args:
+            ends: how much of it is read; the record says what is left out.
             key: its id, a beginning of it that no other id has (4 characters or more), or its ``seq``, with
                 or without ``#``.
 
@@ -241,20 +231,48 @@ class Lookup:
             The execution; None where nothing, or more than one, has this name (:meth:`matches` tells which).
         """
         with self._reading() as connection:
-            select = layout_of(connection).select
-            for condition, value in _readings(key):
-                found = connection.execute(f"{select} WHERE {condition} LIMIT 2", value).fetchall()
-                if len(found) == 1:
-                    return read_executions(connection, found)[0]
-                if found:
-                    return None
-        return None
+            row = _row_of(connection, layout_of(connection).select, key)
+            return None if row is None else read_excerpts(connection, [row], ends)[0]
+
+    def outline(self, key: str) -> Execution | None:
+        """As :meth:`execution`, but the streams have no text: :meth:`text_piece` reads it."""
+        with self._reading() as connection:
+            row = _row_of(connection, layout_of(connection).select, key)
+            return None if row is None else read_executions(connection, [row], texts=False)[0]
+
+    def text_piece(self, execution: str, position: int, segment: int, size_bytes: int) -> list[str]:
+        """Segments of a stream from one on, at least so many bytes, or up to its end; none behind it.
+
+        Args:
+            execution: its whole id.
+        """
+        with self._reading() as connection:
+            found = run(
+                connection,
+                f"SELECT text FROM segments WHERE execution = {execution_key(connection)} AND position = ?"  # noqa: S608
+                " AND segment >= ? ORDER BY segment",
+                (execution, position, segment),
+            )
+            out: list[str] = []
+            for (text,) in found:
+                out.append(text)
+                size_bytes -= len(text)
+                if size_bytes <= 0:
+                    break
+            return out
+
+    def text(self, execution: str, position: int) -> Iterator[str]:
+        """The text of a stream, in pieces; each is a question of its own."""
+        segment = 0
+        while piece := self.text_piece(execution, position, segment, PIECE_BYTES):
+            segment += len(piece)
+            yield "".join(piece)
 
     def segments(self, execution: str) -> dict[int, list[str]]:
         """The segments of each stream of one execution, by position: what :class:`Mark` counts in."""
         with self._reading() as connection:
             found = run(connection, f"{layout_of(connection).select} WHERE id = ?", (execution,)).fetchall()
-            texts = _read_segments(connection, [row[0] for row in found])
+            texts = read_segments(connection, [row[0] for row in found])
             return {position: parts for (_, position), parts in texts.items()}
 
     def marks(self, execution: str) -> list[Mark]:
@@ -382,8 +400,8 @@ class Lookup:
         """Which of these executions the history has, by their whole ids, and their states."""
         out: dict[str, ExecutionState] = {}
         with self._reading() as connection:
-            for at in range(0, len(ids), _CHUNK):
-                chunk = ids[at : at + _CHUNK]
+            for at in range(0, len(ids), CHUNK):
+                chunk = ids[at : at + CHUNK]
                 marks = ", ".join("?" * len(chunk))
                 found = run(connection, f"SELECT id, state FROM executions WHERE id IN ({marks})", chunk)  # noqa: S608
                 out.update((key, ExecutionState(state)) for key, state in found)
@@ -487,7 +505,42 @@ def _pages(
         yield found
         if len(found) < size:
             return
-        at = found[-1][1 + EXECUTION_COLUMNS.index("seq")]
+        at = found[-1][_SEQ]
+
+
+_SEQ = 1 + EXECUTION_COLUMNS.index("seq")
+"""Where a row of a layout's ``select`` has its ``seq``."""
+
+
+def _matching(
+    connection: Connection,
+    layout: Layout,
+    pages: Iterator[list[Any]],
+    matches: Callable[[Execution], bool] | None,
+) -> Iterator[tuple[Any, int]]:
+    """The rows that match, with the bytes of their outputs; little of what is looked at is in memory at a time."""
+    for found in pages:
+        sizes = sizes_of(connection, found, layout.version)
+        batch: list[Any] = []
+        batch_bytes = 0
+        for row in (*found, None):
+            if batch and (row is None or batch_bytes >= _BATCH_BYTES or matches is None):
+                read = [None] * len(batch) if matches is None else read_executions(connection, batch, ends=SEARCHED)
+                for one, execution in zip(batch, read, strict=True):
+                    if matches is None or (execution is not None and matches(execution)):
+                        yield one, sizes.get(one[0], 0)
+                batch, batch_bytes = [], 0
+            if row is not None:
+                batch.append(row)
+                batch_bytes += min(sizes.get(row[0], 0), SEARCHED.stream_bytes)
+
+
+def _row_of(connection: Connection, select: str, key: str) -> Any | None:
+    for condition, value in _readings(key):
+        found = connection.execute(f"{select} WHERE {condition} LIMIT 2", value).fetchall()
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def _readings(key: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -497,206 +550,3 @@ def _readings(key: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "seq = ?", (int(number),)
     if len(key) >= PREFIX_CHARS:
         yield "id >= ? AND id < ?", (key, key + "\U0010ffff")
-
-
-# --- records ------------------------------------------------------------------------------------------------
-
-
-def read_executions(
-    connection: Connection,
-    found: Sequence[Any],
-    segments: Segments | None = None,
-    omissions: dict[tuple[str, int], Omission] | None = None,
-    stream_bytes: int = 0,
-    outputs_count: int = 0,
-) -> list[Execution]:
-    """What a layout's ``select`` gave as records with their outputs, in the same order.
-
-    Args:
-        segments: gets the segments of their streams.
-        omissions: gets what was left out of them.
-        stream_bytes, outputs_count: as of :meth:`Lookup.window`.
-    """
-    out = []
-    for at in range(0, len(found), _CHUNK):
-        chunk = found[at : at + _CHUNK]
-        names = {row[0]: row[1] for row in chunk}
-        omitted = _omitted_outputs(connection, list(names), outputs_count)
-        long = {
-            (key, position): size
-            for (key, position), size in _long_streams(connection, list(names), stream_bytes).items()
-            if position not in omitted.get(key, ())
-        }
-        texts = _read_segments(connection, list(names), {key for key, _ in long}, omitted)
-        for key, position in long:
-            parts, omission = _read_ends(connection, key, position, long[key, position], stream_bytes)
-            if parts:
-                texts[key, position] = parts
-            if omissions is not None and omission is not None:
-                omissions[names[key], position] = omission
-        outputs = _read_outputs(connection, list(names), texts, omitted)
-        for row in chunk:
-            read = rows.execution(row[1:], outputs.get(row[0], ()))
-            out.append(replace(read, omitted_outputs=len(omitted[row[0]])) if row[0] in omitted else read)
-        if segments is not None:
-            segments.update(((names[key], position), parts) for (key, position), parts in texts.items())
-    return out
-
-
-def _leaving(connection: Connection, keys: list[Any], stream_bytes: int, limit_bytes: int) -> set[Any]:
-    """Which of these executions a document with so many bytes would let go of: the oldest finished that are not the
-    latest of their cells, then the oldest finished."""
-    found = []
-    for at in range(0, len(keys), _CHUNK):
-        chunk = keys[at : at + _CHUNK]
-        found += connection.execute(
-            "SELECT row, seq, notebook, cell, state IN ('queued', 'running'), bytes FROM executions"  # noqa: S608
-            f" WHERE row IN ({', '.join('?' * len(chunk))})",
-            chunk,
-        ).fetchall()
-    found.sort(key=lambda row: row[1])
-    newest = found[-1][0] if found else None
-    latest = {(notebook, cell): row for row, _, notebook, cell, _, _ in found if cell is not None}
-    sizes = {row: min(size, stream_bytes or size) for row, _, _, _, _, size in found}
-    left, out = sum(sizes.values()), set[Any]()
-    for of_latest in (False, True):
-        for row, _, notebook, cell, is_open, _ in found:
-            is_latest = cell is not None and latest[notebook, cell] == row
-            if left > limit_bytes and not is_open and is_latest is of_latest and row != newest:
-                out.add(row)
-                left -= sizes[row]
-    return out
-
-
-def _omitted_outputs(connection: Connection, keys: list[Any], outputs_count: int) -> dict[Any, range]:
-    """The positions in the middle of those executions that have more outputs than that."""
-    if not outputs_count:
-        return {}
-    found = connection.execute(
-        f"SELECT execution, max(position) + 1 FROM outputs WHERE execution IN ({', '.join('?' * len(keys))})"  # noqa: S608
-        " GROUP BY execution HAVING max(position) >= ?",
-        (*keys, outputs_count),
-    )
-    head = outputs_count // 2
-    return {key: range(head, count - (outputs_count - head)) for key, count in found}
-
-
-def _long_streams(connection: Connection, keys: list[Any], stream_bytes: int) -> dict[tuple[Any, int], int]:
-    """All streams, with their bytes, of those executions of which one has more than ``stream_bytes``."""
-    if not stream_bytes:
-        return {}
-    found = connection.execute(
-        "SELECT execution, position, bytes FROM outputs WHERE output_type = 'stream' AND execution IN ("  # noqa: S608
-        f"SELECT execution FROM outputs WHERE output_type = 'stream' AND bytes > ? AND execution IN"
-        f" ({', '.join('?' * len(keys))}))",
-        (stream_bytes, *keys),
-    )
-    return {(key, position): size for key, position, size in found}
-
-
-def _read_ends(
-    connection: Connection, key: Any, position: int, size: int, stream_bytes: int
-) -> tuple[list[str], Omission | None]:
-    """A stream's segments, without the middle where it has more than ``stream_bytes``."""
-    select = "SELECT segment, text FROM segments WHERE execution = ? AND position = ? ORDER BY segment"
-    half = stream_bytes // 2 if size > stream_bytes else size
-    head: list[str] = []
-    for _, text in connection.execute(select, (key, position)):
-        head.append(text)
-        half -= len(text.encode())
-        if half <= 0 < size - stream_bytes:
-            break
-    tail: list[str] = []
-    half, first = stream_bytes // 2, len(head)
-    for segment, text in connection.execute(f"{select} DESC", (key, position)):
-        first = segment
-        if segment < len(head) or half <= 0:
-            first += 1
-            break
-        tail.append(text)
-        half -= len(text.encode())
-    count = first - len(head)
-    left = size - sum(len(text.encode()) for text in (*head, *tail))
-    return head + tail[::-1], Omission(len(head), count, left) if count > 0 else None
-
-
-def _read_segments(
-    connection: Connection,
-    keys: list[Any],
-    without: AbstractSet[Any] = frozenset(),
-    omitted: Mapping[Any, range] = MappingProxyType({}),
-) -> Segments:
-    texts: Segments = {}
-    keys = [key for key in keys if key not in without]
-    for execution, position, text in connection.execute(
-        "SELECT execution, position, text FROM segments"  # noqa: S608 - question marks
-        f" WHERE execution IN ({', '.join('?' * len(keys))}) ORDER BY execution, position, segment",
-        keys,
-    ):
-        if position not in omitted.get(execution, ()):
-            texts.setdefault((execution, position), []).append(text)
-    return texts
-
-
-def _read_outputs(
-    connection: Connection, ids: list[Any], texts: Segments, omitted: Mapping[Any, range]
-) -> dict[Any, tuple[Output, ...]]:
-    found = connection.execute(
-        f"SELECT execution, position, {', '.join(OUTPUT_COLUMNS)} FROM outputs"  # noqa: S608 - our names
-        f" WHERE execution IN ({', '.join('?' * len(ids))}) ORDER BY execution, position",
-        ids,
-    )
-    return {
-        execution: tuple(
-            rows.output(row[2:], "".join(texts.get((execution, row[1]), ())))
-            for row in group
-            if row[1] not in omitted.get(execution, ())
-        )
-        for execution, group in groupby(found, key=lambda row: row[0])
-    }
-
-
-def read_kernels(connection: Connection) -> tuple[Kernel, ...]:
-    """The kernels' rows."""
-    found = connection.execute(f"SELECT {', '.join(KERNEL_COLUMNS)} FROM kernels ORDER BY id")  # noqa: S608
-    return tuple(rows.kernel(row) for row in found)
-
-
-def read_comms(connection: Connection) -> tuple[Comm, ...]:
-    """The open comms, with their state and their log, as they were opened."""
-    found = connection.execute(
-        f"SELECT {', '.join(COMM_COLUMNS)} FROM comms WHERE closed_at IS NULL ORDER BY opened_at, id"  # noqa: S608
-    ).fetchall()
-    states: dict[Any, Json] = {row[0]: {} for row in found}
-    logs: dict[Any, list[Json]] = {row[0]: [] for row in found}
-    open_comms = "comm IN (SELECT id FROM comms WHERE closed_at IS NULL)"
-    for comm, key, value in connection.execute(
-        f"SELECT comm, key, value FROM comm_state WHERE {open_comms} ORDER BY rowid"  # noqa: S608
-    ):
-        states[comm][key] = rows.load(value)
-    for comm, value in connection.execute(
-        f"SELECT comm, value FROM comm_messages WHERE {open_comms} ORDER BY row"  # noqa: S608
-    ):
-        logs[comm].append(rows.load(value))
-    return tuple(rows.comm(row, states[row[0]], tuple(logs[row[0]])) for row in found)
-
-
-def read_cells(connection: Connection) -> tuple[Cell, ...]:
-    """The cells, in order."""
-    found = connection.execute('SELECT id, "index", cell_type, source FROM cells ORDER BY "index"')
-    return tuple(Cell(id=key, index=index, cell_type=kind, source=source) for key, index, kind, source in found)
-
-
-def read_meta(connection: Connection) -> Json:
-    """The columns of ``meta``."""
-    return {key: rows.load(value) for key, value in connection.execute("SELECT key, value FROM meta")}
-
-
-def read_displays(connection: Connection, generation: int, limit: int) -> list[tuple[str, str, int]]:
-    """``(display_id, execution, position)`` of one generation's displays, as they came; the newest ``limit``."""
-    found = connection.execute(
-        "SELECT display_id, e.id, o.position FROM outputs o JOIN executions e ON e.row = o.execution"
-        " WHERE display_id IS NOT NULL AND e.generation = ? ORDER BY e.seq DESC, o.position DESC LIMIT ?",
-        (generation, limit),
-    ).fetchall()
-    return [(display, execution, position) for display, execution, position in reversed(found)]

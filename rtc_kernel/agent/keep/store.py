@@ -39,7 +39,7 @@ from typing import Any, Protocol
 
 from ...errors import LocalError, SetupError
 from ...tables import REQUEST_END_STATES, Change, Json, Request
-from . import edit, lookup, rows, upkeep
+from . import edit, records, rows, upkeep
 from .files import Damaged, UnavailableError, connect, make_file, move_aside, open_beside, prepare
 from .lookup import Lookup
 from .retention import Limits
@@ -797,7 +797,7 @@ class Store(Lookup):
             next_seq=edit.last_seq(connection) + 1,
             feed_seq=feed[1],
             mirror_state=None if feed[2] is None else rows.load(feed[2]),
-            displays=tuple(lookup.read_displays(connection, generation, DISPLAYS)),
+            displays=tuple(records.read_displays(connection, generation, DISPLAYS)),
             port=self.fact("port"),
             resumed=resumed,
         )

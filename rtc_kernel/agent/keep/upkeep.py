@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from ...tables import END_STATES
 from . import edit
 from .edit import OF_COMMS, Editor, loosen
-from .lookup import Lookup, layout_of
+from .lookup import Lookup
+from .records import layout_of
 from .retention import Limits, Plan, Row
 from .rows import WORD_COLUMNS, Connection, load
 

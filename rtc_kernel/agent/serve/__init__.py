@@ -13,13 +13,14 @@ Here stands what both doors need: of the rest of the agent (:class:`Backend`), a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ... import __version__, schema
 from ...errors import SetupError
 from ...moments import Growth
-from ...tables import Cell, Execution, ExecutionState, Json
+from ...tables import SCHEMA_VERSION, Cell, Execution, ExecutionState, Json, to_json
 from ..document import StateDocument
 from ..requests import RequestsDocument
 from .access import Role, Tokens
@@ -41,6 +42,7 @@ class HistoryQuery:
         grep: a regular expression (valid: :func:`parse_history` compiled it), searched in code and text outputs.
         text: the same as plain text.
         state, cell, kernel: equal to these.
+        brief: without outputs, and of the code the beginning.
     """
 
     limit: int = 50
@@ -51,6 +53,7 @@ class HistoryQuery:
     state: str | None = None
     cell: str | None = None
     kernel: str | None = None
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,20 @@ class Backend(Protocol):
         """A page of the history. *Any thread.*"""
 
     def execution(self, execution: str) -> Execution | None:
-        """One execution of the history. *Any thread.*"""
+        """One execution of the history, without the text of its streams. *Any thread.*"""
+
+    def segments(self, execution: str, position: int, segment: int) -> Sequence[str]:
+        """Some segments of a stream from one on; none behind its end. *Any thread.*
+
+        Args:
+            execution: its whole id.
+        """
+
+    def notebook(self) -> Iterator[str]:
+        """The history as a notebook: JSON text in pieces. *Any thread*, each piece for itself."""
+
+    async def complete(self, code: str, cursor_pos: int) -> Json:
+        """The ``content`` of the kernel's ``complete_reply``; without matches where it does not answer in time."""
 
     def growth(self, execution: str) -> Growth:
         """How the streams of one execution grew, by its whole id. *Any thread.*"""
@@ -142,7 +158,65 @@ class Backend(Protocol):
         written."""
 
 
+PROTOCOL = "y-protocols/1"
+
+CODE_CHARS = 1 << 20
+"""Of code in which something is to be completed."""
+
+
+def describe(backend: Backend, kernel: str) -> Json:
+    """What ``/api/health`` says to everybody with a token."""
+    document = backend.document
+    rows = schema.read_kernels(document.doc)
+    return {
+        "status": "ok",
+        "reason": None,
+        "coverage": "full",
+        **backend.health(),
+        "version": __version__,
+        "schema": SCHEMA_VERSION,
+        "protocol": PROTOCOL,
+        "kernel": next((to_json(row) for row in rows if row.id == kernel), None),
+        "room": document.room,
+        "epoch": document.epoch,
+        "requests_epoch": backend.requests.epoch,
+    }
+
+
+def read_text(backend: Backend, execution: str, position: int) -> Iterator[str]:
+    """The text of a stream, in pieces; each is a question of its own. *Any thread.*"""
+    segment = 0
+    while piece := backend.segments(execution, position, segment):
+        segment += len(piece)
+        yield "".join(piece)
+
+
+def marks_of(backend: Backend, execution: str) -> list[tuple[int, int, float]]:
+    """When the text of an execution's streams had grown to where: position, code points, time. *Any thread.*
+
+    Args:
+        execution: its whole id.
+    """
+    grown = backend.growth(execution)
+    return [(position, *step) for position, steps in sorted(grown.items()) for step in steps]
+
+
+async def read_completion(backend: Backend, arguments: Mapping[str, Any]) -> Json:
+    """A question of ``/api/complete``.
+
+    Raises:
+        SetupError: the argument that does not fit.
+    """
+    code, cursor = arguments.get("code"), arguments.get("cursor_pos")
+    if not isinstance(code, str) or len(code) > CODE_CHARS:
+        raise SetupError("code is missing or too long", f"send up to {CODE_CHARS} characters")
+    if type(cursor) is not int or not 0 <= cursor <= len(code):
+        raise SetupError("cursor_pos is not in the code", "give the code points before the cursor")
+    return await backend.complete(code, cursor)
+
+
 _NUMBERS = ("limit", "before", "after")
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _WORDS = ("grep", "text", "state", "cell", "kernel")
 
 
@@ -150,7 +224,8 @@ def parse_history(arguments: Mapping[str, Any]) -> HistoryQuery:
     """A query of the history.
 
     Args:
-        arguments: names as in :class:`HistoryQuery`; numbers as digits (a URL) or integers (JSON).
+        arguments: names as in :class:`HistoryQuery`; numbers as digits (a URL) or integers (JSON), ``brief`` as 1 or
+            0, true or false.
 
     Raises:
         SetupError: the argument that does not fit.
@@ -161,10 +236,12 @@ def parse_history(arguments: Mapping[str, Any]) -> HistoryQuery:
             if isinstance(given, bool) or not re.fullmatch(r"[0-9]{1,15}", str(given), re.ASCII):
                 raise SetupError(f"{name} is not a whole number", f"give {name} as digits")
             values[name] = int(given)
+        elif name == "brief" and str(given).lower() in _FLAGS:
+            values[name] = _FLAGS[str(given).lower()]
         elif name in _WORDS and (given is None or isinstance(given, str)):
             values[name] = given or None
         else:
-            raise SetupError(f"there is no argument {name!r} of this kind", " ".join(_NUMBERS + _WORDS))
+            raise SetupError(f"there is no argument {name!r} of this kind", " ".join((*_NUMBERS, *_WORDS, "brief")))
     if not 1 <= values.get("limit", 1) <= HISTORY_LIMIT:
         raise SetupError("limit is out of its bounds", f"give 1 to {HISTORY_LIMIT}")
     if values.get("state") and values["state"] not in list(ExecutionState):

@@ -7,7 +7,9 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
 
     front → kernel   comm_open   data {"room": "<kernel>/state" | "state" | … "requests", "epoch": … (optional)}
                      comm_msg    buffers: one message of y-protocols each; or
-                                 data {"op": "history", …}, {"op": "blob", "digest": "sha256:…", "start": 0}
+                                 data {"op": "history", …}, {"op": "blob", "digest": "sha256:…", "start": 0}, {"op":
+                                 "execution" | "marks", "id"}, {"op": "text", "id", "position", "segment"},
+                                 {"op": "complete", "code", "cursor_pos"}, {"op": "health"}
                      comm_close
     kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
                                  to an op, or {"error", "remedy"}
@@ -33,9 +35,9 @@ from typing import Any, assert_never
 from ... import yproto
 from ...errors import CLOSE_CODES, Reason, RemoteError, SetupError
 from ...link import Channel, Emit
-from ...tables import Json, to_json
+from ...tables import Execution, Json, to_json
 from ...wire import Codec, Message, finite, new_header
-from . import ROOMS, Backend, parse_history
+from . import ROOMS, Backend, describe, marks_of, parse_history, read_completion
 from .access import Role
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
@@ -56,6 +58,9 @@ READS = 8
 
 PIECE_BYTES = 4 << 20
 """Bytes of a blob in one answer; who wants more asks again, from where it ended."""
+
+OPS = "history, execution, text, marks, blob, complete, health"
+"""What can be asked for over a comm."""
 
 log = logging.getLogger("rtc_kernel.serve")
 
@@ -291,8 +296,20 @@ class CommServer:
 
     async def _read(self, comm: _Comm, data: Json, message: Message) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
+            buffers: list[bytes] = []
+            match data.get("op"):
+                case "complete":
+                    answer = await read_completion(self._backend, data)
+                case "health":
+                    answer = {
+                        **describe(self._backend, self._kernel),
+                        "peers": len(self._comms),
+                        "name": comm.session.name,
+                        "role": comm.session.role.value,
+                    }
+                case _:
+                    loop = asyncio.get_running_loop()
+                    answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
         except SetupError as exc:
             answer, buffers = _problem(exc.what, exc.remedy), []
         except Exception:  # whatever the store raised: the asker is told, and the comm goes on
@@ -321,8 +338,51 @@ class CommServer:
                 piece = self._backend.blob_piece(str(digest), start, PIECE_BYTES)
                 about = {"media_type": blob.media_type, "bytes": blob.size_bytes, "start": start}
                 return {"digest": digest, **about}, [piece]
+            case "execution":
+                return self._execution(data.get("id")), []
+            case "text":
+                execution, position, segment = data.get("id"), data.get("position"), data.get("segment", 0)
+                if not isinstance(execution, str) or type(position) is not int or type(segment) is not int:
+                    raise SetupError("id, position or segment is not of its kind", "give the whole id and two numbers")
+                segments, following = self._text(execution, position, segment, PIECE_BYTES)
+                return {"segments": segments, "next": following}, []
+            case "marks":
+                row = self._find(data.get("id"))
+                return {"execution": row.id, "marks": marks_of(self._backend, row.id)}, []
             case op:
-                raise SetupError(f"there is no op {op!r}", "history, blob")
+                raise SetupError(f"there is no op {op!r}", OPS)
+
+    def _find(self, key: Any) -> Execution:
+        row = self._backend.execution(key) if isinstance(key, str) else None
+        if row is None:
+            raise SetupError("there is no such execution", "it may have left the history")
+        return row
+
+    def _execution(self, key: Any) -> Json:
+        """One record; ``more`` says from which segment on the text of a stream has to be asked for."""
+        row = self._find(key)
+        value: Json = finite(to_json(row))
+        more, left = [], PIECE_BYTES
+        for position, output in enumerate(value["outputs"]):
+            if output["output_type"] == "stream":
+                segments, following = self._text(row.id, position, 0, left)
+                output["text"] = "".join(segments)
+                left = max(0, left - len(output["text"]))
+                if following is not None:
+                    more.append([position, following])
+        return {**value, "more": more}
+
+    def _text(self, execution: str, position: int, segment: int, size: int) -> tuple[list[str], int | None]:
+        """Segments of a stream from one on, about so many characters, and from where on there may be more."""
+        out: list[str] = []
+        while size > 0:
+            piece = self._backend.segments(execution, position, segment)
+            if not piece:
+                return out, None
+            out += piece
+            segment += len(piece)
+            size -= sum(map(len, piece))
+        return out, segment
 
     # --- out
 

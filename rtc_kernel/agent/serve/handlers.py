@@ -10,15 +10,18 @@ A token is taken from, in this order: ``Authorization: Bearer``, the subprotocol
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict
+from functools import cache
 from importlib.resources import files
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -27,20 +30,33 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from ... import __version__, schema
 from ...errors import SetupError
-from ...tables import SCHEMA_VERSION, Cell, Json, to_json
-from ...wire import finite
-from . import Backend, PruneQuery, parse_history
+from ...pieces import dumps, execution_json, gather, write_json
+from ...tables import Cell, Json, to_json
+from . import Backend, PruneQuery, describe, marks_of, parse_history, read_completion, read_text
 from .access import Action, Role, Token
 from .ranges import Range, read_range
 
-PROTOCOL = "y-protocols/1"
 NOTEBOOK_BYTES = 64 << 20
 """How large the cells of a headless run may be."""
 
 PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self'; media-src 'self' data: blob:; connect-src 'self'; frame-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""Of the page. Styles may be inline, because outputs are styled (a table of pandas, a formula); scripts never."""
+FRAME_CSP = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
+"""Of the frame in which an output's own scripts run: an origin of its own, and nobody to talk to."""
+WIDGETS_CSP = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src data: blob:; font-src 'self' data:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
+"""Of the frame in which widgets are drawn: likewise, with our own scripts."""
 BLOB_CSP = "sandbox; default-src 'none'"
 PIECE_BYTES = 256 << 10
 """So much of a blob is in memory for one who asks for it."""
@@ -187,12 +203,36 @@ class Handler(RequestHandler):
 
     def answer(self, value: Json) -> None:
         """Answer with JSON."""
-        self.answer_text(_dumps(value))
+        self.answer_text(dumps(value))
 
     def answer_text(self, text: str) -> None:
         """Answer with JSON that is text already."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(text.encode("utf-8", "replace"))
+
+    async def answer_pieces(self, pieces: Iterator[str]) -> None:
+        """Answer with JSON text that is read in a thread, piece by piece, as fast as the asker takes it."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        large = gather(pieces, PIECE_BYTES)
+        while (piece := await self.read(lambda: next(large, None))) is not None:
+            if not await self.send(piece.encode("utf-8", "replace")):
+                self.cut()
+                return
+
+    async def send(self, piece: bytes) -> bool:
+        """Write a piece and wait until the socket has taken it; false: it did not in time."""
+        self.write(piece)
+        try:
+            async with asyncio.timeout(self.server.stall_s):
+                await self.flush()
+        except (TimeoutError, StreamClosedError):
+            return False
+        return True
+
+    def cut(self) -> None:
+        """End in the middle: the asker sees that this is not all."""
+        connection: Any = self.request.connection
+        connection.close()
 
     async def read(self, call: Callable[[], T]) -> T:
         """Read from the backend in a thread, so that the loop goes on."""
@@ -204,7 +244,7 @@ class Handler(RequestHandler):
         if isinstance(problem, ProblemError):
             self.answer({"error": problem.error, "remedy": problem.remedy})
         else:
-            self.answer({"error": self._reason, "remedy": "docs/document.md lists what can be asked for"})
+            self.answer({"error": self._reason, "remedy": "docs/protocol.md lists what can be asked for"})
 
     def log_exception(
         self,
@@ -218,12 +258,12 @@ class Handler(RequestHandler):
 
 
 class PageHandler(Handler):
-    """The plain page. It holds no data; what it shows it asks for with the cookie."""
+    """The viewer's files. They hold no data; what the page shows it asks for with the cookie."""
 
     csp = PAGE_CSP
 
     def get(self, name: str) -> None:
-        """Serve a file of the page, or turn ``?token=`` into a cookie."""
+        """Serve a file, or turn ``?token=`` into a cookie."""
         secret = self.get_query_argument("token", None)
         if secret is not None:
             if self.server.verify(secret) is not None:
@@ -231,9 +271,21 @@ class PageHandler(Handler):
                 self.set_cookie(self.server.cookie, secret, path="", httponly=True, samesite="Strict", secure=secure)
             self.redirect("./")
             return
-        media_type, data = _page_file(name or "index.html")
+        name = name or "index.html"
+        data = _page_file(name)
+        media_type = _PAGE_TYPES.get(name.rpartition(".")[2])
+        if data is None or media_type is None:
+            raise ProblemError(404, "there is nothing here", "docs/protocol.md lists what can be asked for")
         self.set_header("Content-Type", media_type)
+        self.set_header("Content-Security-Policy", _PAGE_CSPS.get(name, PAGE_CSP))
         self.set_header("Cache-Control", "no-cache")
+        if name.startswith("assets/"):  # the name has a digest of the file; a frame of an opaque origin loads it too
+            self.set_header("Cache-Control", "public, max-age=31536000, immutable")
+            self.set_header("Access-Control-Allow-Origin", "*")
+        if media_type in _SHRINKING and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            self.set_header("Vary", "Accept-Encoding")
+            data = _page_gzip(name)
         self.finish(data)
 
 
@@ -242,27 +294,14 @@ class HealthHandler(Handler):
 
     def get(self) -> None:
         """Status and version; the rest for those who have a token."""
-        health = self.server.backend.health()
         token = self.token()
         if token is None:
+            health = self.server.backend.health()
             self.answer({"status": health.get("status", "ok"), "version": __version__})
             return
-        document = self.server.backend.document
-        kernels = schema.read_kernels(document.doc)
-        own = {
-            "version": __version__,
-            "schema": SCHEMA_VERSION,
-            "protocol": PROTOCOL,
-            "kernel": next((to_json(row) for row in kernels if row.id == self.server.kernel), None),
-            "room": document.room,
-            "epoch": document.epoch,
-            "requests_epoch": self.server.backend.requests.epoch,
-            "peers": len(list(self.server.peers)),
-            "tasks": len(asyncio.all_tasks()),
-            "name": token.name,
-            "role": token.role.value,
-        }
-        self.answer({"status": "ok", "reason": None, "coverage": "full", **health, **own})
+        own = {"peers": len(list(self.server.peers)), "tasks": len(asyncio.all_tasks())}
+        known = describe(self.server.backend, self.server.kernel)
+        self.answer({**known, **own, "name": token.name, "role": token.role.value})
 
 
 class HistoryHandler(Handler):
@@ -282,26 +321,22 @@ class HistoryHandler(Handler):
 
         def read() -> str:
             page = self.server.backend.history(query)
-            return _dumps({"executions": [to_json(row) for row in page.executions], "next": page.next})
+            return dumps({"executions": [to_json(row) for row in page.executions], "next": page.next})
 
         self.answer_text(await self.read(read))
 
 
 class ExecutionHandler(Handler):
-    """What was that execution?"""
+    """What was that execution? Its record is read and sent in pieces: it may have a GiB of text."""
 
     async def get(self, execution: str) -> None:
         """One record."""
         self.need(Action.READ_HISTORY)
-
-        def read() -> str | None:
-            row = self.server.backend.execution(execution)
-            return None if row is None else _dumps(to_json(row))
-
-        text = await self.read(read)
-        if text is None:
+        backend = self.server.backend
+        row = await self.read(lambda: backend.execution(execution))
+        if row is None:
             raise ProblemError(404, "there is no such execution", "/api/history lists those that are kept")
-        self.answer_text(text)
+        await self.answer_pieces(write_json(execution_json(row, lambda position: read_text(backend, row.id, position))))
 
 
 class MarksHandler(Handler):
@@ -315,9 +350,7 @@ class MarksHandler(Handler):
             row = self.server.backend.execution(execution)
             if row is None:
                 return None
-            grown = self.server.backend.growth(row.id)
-            marks = [(position, *step) for position, steps in sorted(grown.items()) for step in steps]
-            return _dumps({"execution": row.id, "marks": marks})
+            return dumps({"execution": row.id, "marks": marks_of(self.server.backend, row.id)})
 
         text = await self.read(read)
         if text is None:
@@ -360,8 +393,8 @@ class BlobHandler(Handler):
         while at < found.stop:
             start, count = at, min(PIECE_BYTES, found.stop - at)
             piece = await self.read(lambda start=start, count=count: backend.blob_piece(name, start, count))  # type: ignore[misc]
-            if not piece or not await self._send(piece):
-                self._cut()
+            if not piece or not await self.send(piece):
+                self.cut()
                 return
             at += len(piece)
 
@@ -385,21 +418,6 @@ class BlobHandler(Handler):
         if only_if is not None and only_if.strip() != self.compute_etag():
             return None
         return read_range(self.request.headers.get("Range"), size)
-
-    async def _send(self, piece: bytes) -> bool:
-        """Write a piece and wait until the socket has taken it; false: it did not in time."""
-        self.write(piece)
-        try:
-            async with asyncio.timeout(self.server.stall_s):
-                await self.flush()
-        except (TimeoutError, StreamClosedError):
-            return False
-        return True
-
-    def _cut(self) -> None:
-        """End in the middle: the asker sees fewer bytes than it was told."""
-        connection: Any = self.request.connection
-        connection.close()
 
 
 class PeersHandler(Handler):
@@ -456,7 +474,7 @@ class ShareNameHandler(Handler):
 
 @stream_request_body
 class NotebookHandler(Handler):
-    """What will run? The body is read only after the token was seen."""
+    """What will run, and what ran? The body is read only after the token was seen."""
 
     def prepare(self) -> None:
         """Called by tornado before the body."""
@@ -470,6 +488,15 @@ class NotebookHandler(Handler):
     def data_received(self, chunk: bytes) -> None:
         """Called by tornado."""
         self._chunks.append(chunk)
+
+    async def get(self) -> None:
+        """The history as a notebook."""
+        self.need(Action.READ_HISTORY)
+        row = next((one for one in schema.read_kernels(self.server.backend.document.doc)), None)
+        name = PurePath((row.notebook if row else None) or "history").stem
+        plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:100]
+        self.set_header("Content-Disposition", f'attachment; filename="{plain}.ipynb"')
+        await self.answer_pieces(await self.read(self.server.backend.notebook))
 
     def put(self) -> None:
         """``{"path": …, "cells": [{"id", "cell_type", "source"}]}``."""
@@ -490,6 +517,18 @@ class NotebookHandler(Handler):
 
 
 _CELL_COLUMNS = ("id", "cell_type", "source")
+
+
+class CompleteHandler(Handler):
+    """What would the kernel put in there?"""
+
+    async def post(self) -> None:
+        """``{"code", "cursor_pos"}`` (code points), up to 1 MiB → ``matches``, ``cursor_start``, ``cursor_end``."""
+        self.need(Action.REQUEST)
+        try:
+            self.answer(await read_completion(self.server.backend, self.body()))
+        except SetupError as exc:
+            raise ProblemError(400, exc.what, exc.remedy) from exc
 
 
 class ClearHandler(Handler):
@@ -531,11 +570,11 @@ class LostHandler(Handler):
     def prepare(self) -> None:
         """Called by tornado before every method."""
         super().prepare()
-        raise ProblemError(404, "there is nothing here", "docs/document.md lists what can be asked for")
+        raise ProblemError(404, "there is nothing here", "docs/protocol.md lists what can be asked for")
 
 
 ROUTES: list[tuple[str, type[RequestHandler]]] = [
-    (r"/(|index\.html|page\.js|page\.css)", PageHandler),
+    (r"/(|[\w-]+\.(?:html|js|css)|assets/[\w-][\w.-]{0,127})", PageHandler),
     (r"/api/health", HealthHandler),
     (r"/api/history", HistoryHandler),
     (r"/api/executions/([^/]{1,256})", ExecutionHandler),
@@ -545,24 +584,30 @@ ROUTES: list[tuple[str, type[RequestHandler]]] = [
     (r"/api/share", ShareHandler),
     (r"/api/share/([^/]{1,256})", ShareNameHandler),
     (r"/api/notebook", NotebookHandler),
+    (r"/api/complete", CompleteHandler),
     (r"/api/clear", ClearHandler),
     (r"/api/prune", PruneHandler),
 ]
 
 
 _PAGE_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    "page.css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "txt": "text/plain; charset=utf-8",
+    "svg": "image/svg+xml",
+    "woff2": "font/woff2",
 }
+"""By the end of a file's name; a file of another kind is not served."""
+_PAGE_CSPS = {"frame.html": FRAME_CSP, "widgets.html": WIDGETS_CSP}
+_SHRINKING = frozenset(_PAGE_TYPES.values()) - {"font/woff2"}
 
 
-def _page_file(name: str) -> tuple[str, bytes]:
-    return _PAGE_TYPES[name], (files("rtc_kernel") / "web" / name).read_bytes()
+def _page_file(name: str) -> bytes | None:
+    path = files("rtc_kernel") / "web" / name
+    return path.read_bytes() if path.is_file() else None
 
 
-def _dumps(value: Json) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # NaN and Infinity are no JSON
-        return json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"))
+@cache
+def _page_gzip(name: str) -> bytes:
+    return gzip.compress(_page_file(name) or b"", mtime=0)
