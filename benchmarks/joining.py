@@ -26,16 +26,7 @@ def late(plan: Plan) -> list[Line]:
         where = room(kernel)
         for number in range(count):
             kernel.execute(f"print({number})")
-        size_bytes = 0
-        for index in range(plan.rounds_or(5)):
-            plan.tell(f"round {index + 1}")
-            for _ in range(SAMPLES):
-                settle()
-                took_ms, update = asyncio.run(asyncio.wait_for(_join(*where, count), TIMEOUT_S))
-                size_bytes = len(update)
-                rounds.add(RTC, index, took_ms)
-                settle()
-                rounds.add(BARE, index, _apply(update, count))
+        size_bytes = _measure(plan, rounds, where, count, SAMPLES)
     return [
         Line(
             name=f"joining late on {count} executions",
@@ -56,15 +47,7 @@ def full(plan: Plan) -> list[Line]:
         where = room(kernel)
         for number in range(count):
             kernel.execute(f"print('\\n'.join(f'{{n:06}} {line[7:]}' for n in range({number}, {number + 780})))")
-        size_bytes = 0
-        for index in range(plan.rounds_or(5)):
-            plan.tell(f"round {index + 1}")
-            settle()
-            took_ms, update = asyncio.run(asyncio.wait_for(_join(*where, count), TIMEOUT_S))
-            size_bytes = len(update)
-            rounds.add(RTC, index, took_ms)
-            settle()
-            rounds.add(BARE, index, _apply(update, count))
+        size_bytes = _measure(plan, rounds, where, count, 1)
     return [
         Line(
             name=f"joining late on {count} executions, {size_bytes / 1048576:.0f} MiB",
@@ -76,6 +59,21 @@ def full(plan: Plan) -> list[Line]:
             note="bare: pycrdt applying it",
         )
     ]
+
+
+def _measure(plan: Plan, rounds: Rounds, where: tuple[str, str], count: int, samples: int) -> int:
+    """So many joins a round, each with what pycrdt takes for it alone; how large the update is."""
+    size_bytes = 0
+    for index in range(plan.rounds_or(5)):
+        plan.tell(f"round {index + 1}")
+        for _ in range(samples):
+            settle()
+            took_ms, update = asyncio.run(asyncio.wait_for(_join(*where, count), TIMEOUT_S))
+            size_bytes = len(update)
+            rounds.add(RTC, index, took_ms)
+            settle()
+            rounds.add(BARE, index, _apply(update, count))
+    return size_bytes
 
 
 async def _join(url: str, token: str, count: int) -> tuple[float, bytes]:

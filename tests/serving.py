@@ -68,11 +68,14 @@ class SmallBackend:
         return document
 
     def health(self) -> Json:
-        return {"status": "ok"}
+        return {"status": "ok", "reason": None, "coverage": "full"}
 
     def history(self, query: HistoryQuery) -> Page:
-        rows = [row for row in self.rows if query.before is None or row.seq < query.before]
-        rows = sorted(rows, key=lambda row: -row.seq)
+        rows = [
+            row
+            for row in sorted(self.rows, key=lambda row: -row.seq)
+            if (query.before is None or row.seq < query.before) and (query.grep or query.text or "") in row.code
+        ]
         page = rows[: query.limit]
         return Page(page, page[-1].seq if len(rows) > len(page) else None)
 

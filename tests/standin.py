@@ -8,96 +8,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from serving import SmallBackend
 
 from rtc_kernel import config, schema
 from rtc_kernel.agent.document import StateDocument
 from rtc_kernel.agent.requests import RequestsDocument
-from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
-from rtc_kernel.agent.serve.access import Role, Tokens
+from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.agent.serve.websocket import Peer, Server
 from rtc_kernel.errors import Reason
-from rtc_kernel.moments import Growth
-from rtc_kernel.notebook import to_notebook
-from rtc_kernel.pieces import write_json
-from rtc_kernel.tables import Cell, Change, Execution, Json, Kernel, PutCells
+from rtc_kernel.tables import Cell, Change, Kernel, PutCells
 
 KERNEL = "0a1b2c3d-0000-4000-8000-000000000001"
 
 
-class StandIn:
+class StandIn(SmallBackend):
     """A backend, and the server over it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.document = StateDocument(KERNEL)
         kernel = Kernel(id=KERNEL, name="rtc-python", display_name="RTC Python", language="python")
         self.document.load(kernels=[kernel])
         self.requests = RequestsDocument(KERNEL)
-        self.tokens = Tokens()
         self.tokens.mint("viewer", Role.VIEW, now=time.time(), secret="view-token")
         self.tokens.mint("owner", Role.OWN, now=time.time(), secret="own-token")
-        self.rows: list[Execution] = []
-        self.blobs: dict[str, bytes] = {}
-        self.cells: tuple[str, tuple[Cell, ...]] | None = None
         self.received: list[bytes] = []
         self.connections = 0
         self.port = 0
         self.server = self._server()
 
     # what the server asks for
-
-    def health(self) -> Json:
-        return {"status": "ok", "reason": None, "coverage": "full"}
-
-    def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
-        return self.requests.receive(update, by).undone_count
-
-    def history(self, query: HistoryQuery) -> Page:
-        rows = [
-            row
-            for row in reversed(self.rows)
-            if (query.before is None or row.seq < query.before) and (query.grep or query.text or "") in row.code
-        ]
-        rest = rows[query.limit :]
-        return Page(rows[: query.limit], rows[query.limit - 1].seq if rest else None)
-
-    def execution(self, execution: str) -> Execution | None:
-        return next((row for row in self.rows if row.id == execution), None)
-
-    def segments(self, execution: str, position: int, segment: int) -> list[str]:
-        row = self.execution(execution)
-        text = row.outputs[position].text or "" if row is not None else ""
-        return [text[4 * segment : 4 * segment + 4]] if len(text) > 4 * segment else []
-
-    def notebook(self) -> Iterator[str]:
-        return write_json(to_notebook(self.rows, kernel=None, blob=lambda _: None))
-
-    async def complete(self, code: str, cursor_pos: int) -> Json:
-        matches = [word for word in ("print", "property") if word.startswith(code[:cursor_pos])]
-        return {"status": "ok", "matches": matches, "cursor_start": 0, "cursor_end": cursor_pos, "metadata": {}}
-
-    def growth(self, execution: str) -> Growth:
-        return {}
-
-    def blob(self, digest: str) -> Blob | None:
-        data = self.blobs.get(digest)
-        return None if data is None else Blob(len(data), "image/png")
-
-    def blob_piece(self, digest: str, start: int, count: int) -> bytes:
-        return self.blobs[digest][start : start + count]
-
-    def tokens_changed(self) -> None:
-        pass
-
-    def revoked(self, name: str) -> None:
-        pass
-
-    async def prune(self, query: PruneQuery) -> Json:
-        return {"executions": 0, "bytes": 0, "executions_left": len(self.rows)}
 
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         self.cells = (notebook, cells)
@@ -114,7 +59,7 @@ class StandIn:
 
     def keep(self, data: bytes, digest: str | None = None) -> str:
         digest = digest or f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.blobs[digest] = data
+        self.blobs[digest] = (data, "image/png")
         return digest
 
     def listen(self) -> None:

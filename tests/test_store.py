@@ -1748,8 +1748,9 @@ while True:
 """
 
 
-def test_kill_9_keeps_every_committed_row(path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+def kill_9(program: str, path: Path) -> int:
+    """Start a program that prints the number of each commit, kill it in the middle; the last number that it said."""
+    child = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     told = 0
     while told < 300:
@@ -1758,6 +1759,11 @@ def test_kill_9_keeps_every_committed_row(path: Path) -> None:
     told = max([told, *(int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n"))])
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
+    return told
+
+
+def test_kill_9_keeps_every_committed_row(path: Path) -> None:
+    told = kill_9(KILLED, path)
     with closing(Store.open(path)) as store:
         resume = begin(store)
         assert resume.resumed
@@ -1788,15 +1794,7 @@ while True:
 
 
 def test_kill_9_keeps_every_acknowledged_request(path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", KILLED_WITH_REQUESTS, str(path)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    told = 0
-    while told < 300:
-        told = int(child.stdout.readline())
-    child.send_signal(signal.SIGKILL)
-    told = max([told, *(int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n"))])
-    child.stdout.close()
-    assert child.wait() == -signal.SIGKILL
+    told = kill_9(KILLED_WITH_REQUESTS, path)
     with closing(Store.open(path)) as store:
         found = store.requests(open_only=False)
         assert [request.ordinal for request in found] == list(range(1, store.last_ordinal() + 1))
