@@ -1,4 +1,4 @@
-"""Writes what the docs say of the code's own tables: ``python docs/generate.py``.
+"""Writes what the docs say of the code's own tables, and of the test vectors: ``python docs/generate.py``.
 
 Each block of a document stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` and is replaced.
 ``tests/test_docs.py`` fails when a block is not what this makes of the code.
@@ -7,7 +7,9 @@ Each block of a document stands between ``<!-- generated: NAME -->`` and ``<!-- 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from rtc_kernel.agent.act import magics
 from rtc_kernel.agent.serve import session
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))  # a test loads this file from elsewhere
+from annotate import annotate  # noqa: E402
+
+SESSIONS = DOCS.parent / "tests" / "vectors" / "python" / "sessions.json"
 BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
 
@@ -93,6 +99,16 @@ def magic(name: str | None) -> str:
     return f"```text\n{magics.usage(name)}\n```"
 
 
+def transcript(name: str) -> str:
+    """A session of the test vectors, byte by byte."""
+    (found,) = [case for case in json.loads(SESSIONS.read_text(encoding="utf-8")) if case["name"] == name]
+    lines = ["```text"]
+    for step in found["steps"]:
+        lines += [f"{'client' if step['from'] == 'client' else 'agent'}: {step['note']}"]
+        lines += [f"  {line}" for line in annotate(bytes.fromhex(step["hex"]))]
+    return "\n".join([*lines, "```"])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "execution-states": lambda: diagram(tables.EXECUTION_TRANSITIONS, "queued", "running"),
     "kernel-states": lambda: diagram(tables.KERNEL_TRANSITIONS, "starting"),
@@ -100,6 +116,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "query-states": lambda: diagram(tables.QUERY_TRANSITIONS, "to_process"),
     "peer-states": lambda: diagram(session.PEER_TRANSITIONS, "silent"),
     "close-codes": close_codes,
+    "session-state": lambda: transcript("short: following one execution"),
+    "session-requests": lambda: transcript("short: asking for a run"),
     "settings": settings,
     "magics": lambda: magic(None),
     **{f"magic-{name}": lambda name=name: magic(name) for name in magics.COMMANDS},

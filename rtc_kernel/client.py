@@ -42,6 +42,7 @@ from .requesting import Requester, Ticket
 from .tables import (
     END_STATES,
     REQUEST_END_STATES,
+    SCHEMA_VERSION,
     Cell,
     Comm,
     Execution,
@@ -193,6 +194,15 @@ def _refused(answer: HTTPResponse) -> SetupError:
         reason = {401: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(answer.code, Reason.READ_ONLY)
         what = f"the server answered {answer.code} {answer.reason}"
         return SetupError(what, _FINAL[reason] if answer.code != 403 else "ask for a link with a higher role")
+
+
+def _versions_problem(health: Json) -> SetupError | None:
+    """Who does not know the tables or the wire stops (docs/protocol.md, "Versions")."""
+    version, protocol = health.get("schema", SCHEMA_VERSION), health.get("protocol", yproto.PROTOCOL)
+    if (version, protocol) == (SCHEMA_VERSION, yproto.PROTOCOL):
+        return None
+    known = f"this rtc_kernel knows {SCHEMA_VERSION} and {yproto.PROTOCOL}"
+    return SetupError(f"the agent has schema {version} and speaks {protocol}, {known}", "upgrade rtc_kernel here")
 
 
 # --- the replica: bytes in, names of changed rows out --------------------------------------------------------
@@ -1008,6 +1018,9 @@ class Document:
         health = await call(address, "GET", "/api/health")
         if "epoch" not in health:  # what everybody may know, and no more
             return self._refuse(address, Reason.UNAUTHORIZED)
+        if problem := _versions_problem(health):
+            self.fail(problem)
+            return False
         kernel_id, epoch = str(health["room"]).partition("/")[0], str(health["epoch"])
         if self._replica is not None and self._replica.kernel_id != kernel_id:
             raise SetupError(f"another kernel answers at {address.url} now", "start the earlier one again")

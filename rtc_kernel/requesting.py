@@ -1,7 +1,7 @@
 """How does a Python program ask a kernel for something through its document?
 
 Everything is asked for by a row of ``<kernel_id>/requests``, which the agent reads, answers and takes away
-(docs/document.md, "Requests"). :class:`Requester` owns a replica of that document, its connection, and a
+(docs/requests.md). :class:`Requester` owns a replica of that document, its connection, and a
 :class:`Ticket` for each row of ours that has not ended. It does not follow what runs: that is in ``state``.
 
 Theory of sending once. A row has an id that we make. When a connection was lost, or the agent began a new epoch, every

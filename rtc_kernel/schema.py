@@ -881,7 +881,8 @@ def read_query(query: str, row: YMap) -> Query:
 def read_request(request: str, columns: Mapping[str, Any]) -> Request:
     """A row of ``requests`` that the agent has taken, as plain values, as a record (the document has no ``digest``)."""
     plain: Json = _plain(dict(columns))
-    ours = _REQUEST_COLUMNS | ({"execution"} if plain.get("action") == "execute" else set())
+    is_run = plain.get("action") == "execute"  # in other rows the column is the peer's: what is interrupted, …
+    ours = _REQUEST_COLUMNS | ({"execution"} if is_run else set())
     own = {name: value for name, value in plain.items() if name not in ours}
     return Request(
         id=request,
@@ -891,7 +892,7 @@ def read_request(request: str, columns: Mapping[str, Any]) -> Request:
         ordinal=int(plain.get("ordinal") or 0),
         received_at=float(plain.get("received_at") or 0.0),
         state=RequestState(plain.get("state", "requested")),
-        execution=plain.get("execution"),
+        execution=plain.get("execution") if is_run else None,
         reason=plain.get("reason"),
     )
 

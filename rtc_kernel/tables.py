@@ -315,7 +315,7 @@ class Request:
         action: ``execute`` | ``interrupt`` | ``restart`` | ``cancel`` | ``release`` | ``input`` | ``query`` |
             ``clear`` | ``annotate``.
         by: name of the peer, from its connection.
-        columns: the action's own, checked, with defaults filled in (docs/document.md lists them). What was typed for
+        columns: the action's own, checked, with defaults filled in (docs/requests.md lists them). What was typed for
             an ``input`` is not among them.
         digest: SHA-256 of action and columns as they came, so that the same row is known when it comes again.
         ordinal: order in which the agent took the rows, from 1.

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 from .errors import Reason, RemoteError
 
+PROTOCOL = "y-protocols/1"
+"""What is spoken on the wire, as ``/api/health`` says it: docs/protocol.md."""
+
 MAX_UINT = (1 << 53) - 1
 """The largest number that a Yjs peer can write."""
 

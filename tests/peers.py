@@ -145,7 +145,7 @@ async def fetch_replica(address: Address, room: str) -> Doc[Any]:
 class StockPeer:
     """A stock Yjs client of the requests: pycrdt's document and pycrdt's protocol, which echoes every update.
 
-    Of ours it knows what docs/document.md asks of a peer: a replica belongs to one epoch, and a row that was not
+    Of ours it knows what docs/protocol.md asks of a peer: a replica belongs to one epoch, and a row that was not
     acknowledged when an epoch ended is written again, under its id.
 
     Attributes:

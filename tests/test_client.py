@@ -15,7 +15,9 @@ from standin import KERNEL, StandIn, standin
 
 import rtc_kernel
 from rtc_kernel import discovery, schema, yproto
+from rtc_kernel.agent import serve
 from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.serve import handlers
 from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.client import MAX_PENDING, Address, Change, Changes, Document, Kind, Replica, connect, merge_kinds
 from rtc_kernel.errors import Reason, RemoteError, SetupError
@@ -325,6 +327,19 @@ def test_a_wrong_token_is_told_at_once(token: str | None) -> None:
                 async with connect(server.url, token):
                     pass
             assert server.connections == 0
+
+    run(fact())
+
+
+@pytest.mark.parametrize("other", [{"schema": 2}, {"protocol": "y-protocols/2"}])
+def test_a_server_of_another_version_is_not_read(other: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "describe", lambda *args: {**serve.describe(*args), **other})
+
+    async def fact() -> None:
+        async with standin() as server:
+            with pytest.raises(SetupError, match="upgrade rtc_kernel"):
+                async with connect(f"{server.url}?token=view-token"):
+                    pass
 
     run(fact())
 

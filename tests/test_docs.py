@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -16,9 +18,13 @@ from typing import Any
 
 import pytest
 from kernels import Running
+from pycrdt import Doc, Map
 
-from rtc_kernel import config, discovery, errors, schema, tables
-from rtc_kernel.agent.act import magics
+from rtc_kernel import config, discovery, errors, schema, tables, yproto
+from rtc_kernel.agent import document, requests
+from rtc_kernel.agent.act import magics, rows
+from rtc_kernel.agent.document import StateDocument
+from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import access, comm, session, websocket
 from rtc_kernel.cli import grammar
 
@@ -145,7 +151,7 @@ def test_settings_named_anywhere_exist() -> None:
 
 
 def test_close_codes_are_those_of_the_code() -> None:
-    rows = re.findall(r"^\| (\d{4}) \| `([\w-]+)` \| (.+) \|$", read("docs/document.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d{4}) \| `([\w-]+)` \| (.+) \|$", read("docs/protocol.md"), re.MULTILINE)
     told = {errors.Reason(reason): (int(code), text) for code, reason, text in rows}
     assert told == errors.CLOSE_CODES
 
@@ -158,6 +164,7 @@ def test_close_codes_are_those_of_the_code() -> None:
         ("outputs", tables.Output),
         ("comms", tables.Comm),
         ("cells", tables.Cell),
+        ("queries", tables.Query),
     ],
 )
 def test_every_column_is_documented(heading: str, record: Any) -> None:
@@ -167,29 +174,117 @@ def test_every_column_is_documented(heading: str, record: Any) -> None:
     assert told == set(record.__dataclass_fields__) - {"id"} | beyond
 
 
+def test_every_column_of_a_request_is_documented() -> None:
+    peers, _, agents = section(read("docs/requests.md"), "Columns").partition("What the agent adds")
+    _, *table = re.findall(r"^\| `(\w+)` \| (.*?) \|", peers, re.MULTILINE)
+    told = dict(table)
+    assert told.keys() == rows.COLUMNS.keys()
+    for action, columns in rows.COLUMNS.items():
+        assert set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", told[action]))) == set(columns), action
+    assert set(re.findall(r"^\| `(\w+)` \|", agents, re.MULTILINE)) == rows.AGENT_COLUMNS | {"query"}
+
+
 def test_every_table_role_and_request_is_documented() -> None:
-    text = read("docs/document.md")
     for root in schema.ROOTS:
-        section(text, root)
+        section(read("docs/document.md"), root)
+    text = read("docs/protocol.md")
     for role in access.Role:
         assert f"| `{role.value}` |" in section(text, "Roles")
     requests = re.findall(r"``(?:GET|POST|PUT|DELETE|WS) +([^`?]+)``", websocket.__doc__ or "")
     assert len(requests) > 9
     for path in requests:
         assert path.replace("<kernel>", "<kernel_id>") in text, path
+    for op in comm.OPS.split(", "):
+        assert f'{{"op": "{op}"' in section(text, "Comm"), op
 
 
 def test_numbers_of_the_protocol_are_those_of_the_code() -> None:
-    text = read("docs/document.md")
+    text = read("docs/protocol.md")
     assert f"Target `{comm.TARGET}`" in text
     assert f"was not heard for {comm.LEASE_S:g} s" in text
     assert f"At most {comm.COMMS} comms" in text
     assert f"most {comm.READS} reads" in text
     assert f"at most {1 / comm.FLUSH_S:g} times a" in text
-    assert f"{session.MESSAGES_PER_S:g} messages a second for long ({session.MESSAGES_BURST} at once)" in text
-    assert f"one sync every {1 / session.SYNCS_PER_S:g} s ({session.SYNCS_BURST} at once)" in text
-    assert f"most {session.AWARENESS_CLIENTS} per connection, {session.AWARENESS_STATE_CHARS} characters" in text
-    assert f"the last {tables.COMM_MESSAGES_KEPT}," in text
+    limits = section(text, "Limits")
+    assert f"{session.MESSAGES_PER_S:g} messages a second for long ({session.MESSAGES_BURST} at once)" in limits
+    assert f"{session.UPDATES_PER_S:g} messages a second for long ({session.UPDATES_BURST} at once)" in limits
+    assert f"one sync every {1 / session.SYNCS_PER_S:g} s ({session.SYNCS_BURST} at once)" in limits
+    assert f"{session.AWARENESS_CLIENTS} client ids per connection; {session.AWARENESS_STATE_CHARS} char" in limits
+    assert f"{session.UNDONE_BURST} at once, then one in {1 / session.UNDONE_PER_S:g} s" in section(text, "Conflicts")
+    life = section(text, "A connection")
+    assert f"most {session.AWARENESS_CLIENTS} per connection, {session.AWARENESS_STATE_CHARS} characters" in life
+    assert f"last {document.RECENT_UPDATES} updates" in life
+    assert f"once in {1 / session.ECHOES_PER_S:g} s ({session.ECHOES_BURST} at once)" in life
+    assert f"may use {requests.CLIENTS_PER_PEER} in an" in life
+    assert f"nested {yproto.MAX_DEPTH} deep" in section(text, "Updates")
+    assert f"2^{yproto.MAX_UINT.bit_length()} - 1" in section(text, "Messages")
+    assert f"`schema` ({tables.SCHEMA_VERSION}, " in section(text, "Versions")
+    assert f"`{yproto.PROTOCOL}`" in section(text, "Versions")
+    assert f"the last {tables.COMM_MESSAGES_KEPT}," in read("docs/document.md")
+
+
+def frames(heading: str) -> Iterator[tuple[str, bytes]]:
+    """The session that a section shows: who, and the bytes of the message in front of what they say."""
+    (shown,) = re.findall(r"```text\n(.*?)```", section(read("docs/protocol.md"), heading), re.DOTALL)
+    for frame in re.split(r"^(?=\w)", shown, flags=re.MULTILINE)[1:]:
+        first, *lines = frame.splitlines()
+        yield first.partition(":")[0], bytes.fromhex("".join(re.split(r" {2,}", line.strip())[0] for line in lines))
+
+
+@pytest.mark.parametrize(("heading", "room"), [("Following", "state"), ("Asking", "requests")])
+def test_the_sessions_of_the_protocol_are_what_an_agent_says_to_such_a_client(heading: str, room: str) -> None:
+    """The client's bytes, as they are printed, into a real session: its answers are of the kinds that are printed."""
+    served: Any = StateDocument("k1") if room == "state" else RequestsDocument("k1")
+    peer = session.Session(served, session.Board(), name="ada", role=access.Role.RUN, now=0.0)
+    shown = list(frames(heading))
+    for index, (who, data) in enumerate(shown):
+        message = yproto.read_message(data)
+        if who == "agent":
+            continue
+        answers = itertools.takewhile(lambda frame: frame[0] == "agent", shown[index + 1 :])
+        printed = [type(yproto.read_message(answer)) for _, answer in answers]
+        commands = peer.receive_bytes(data, 1.0)
+        if isinstance(message, yproto.Update):
+            (write,) = commands
+            assert isinstance(write, session.Write)
+            (row,) = served.receive(write.update, "ada").rows
+            assert row.value == {"action": "execute", "code": "1"}
+        else:
+            said = [command.data for command in commands if isinstance(command, session.Send | session.Relay)]
+            assert [type(yproto.read_message(one)) for one in said] == printed[: len(said)]
+
+
+def test_the_updates_of_the_session_of_a_follower_give_what_is_said_of_them() -> None:
+    replica: Doc[Any] = Doc()
+    states = []
+    for who, data in frames("Following"):
+        message = yproto.read_message(data)
+        if who == "agent" and isinstance(message, yproto.Step2 | yproto.Update):
+            replica.apply_update(message.update)
+            states += [run.state.value for run in schema.read_executions(replica)]
+    assert states == ["running"] * 3 + ["ok"]
+    (run,) = schema.read_executions(replica)
+    text = section(read("docs/protocol.md"), "Following")
+    told = re.search(r"`\{\"e1\": (\{.*?), …\}\}`", text, re.DOTALL)
+    assert told
+    value = json.loads(told[1] + "}")
+    (output,) = value.pop("outputs")
+    assert {**tables.to_json(run), **value, "id": "e1"} == tables.to_json(run)
+    assert {**tables.to_json(run.outputs[0]), **output} == tables.to_json(run.outputs[0])
+    assert schema.read_meta(replica)["room"] == "k1/state"
+
+
+def test_the_rows_of_the_session_of_one_that_asks_go_as_is_said() -> None:
+    replica: Doc[Any] = Doc()
+    told: list[Any] = []
+    for _, data in frames("Asking"):
+        message = yproto.read_message(data)
+        if isinstance(message, yproto.Step2 | yproto.Update):
+            replica.apply_update(message.update)
+            row = (replica.get("requests", type=Map).to_py() or {}).get("r1", {})
+            told.append(row.get("state"))
+    assert list(dict.fromkeys(told)) == [None, "requested", "accepted", "done"]
+    assert replica.get("requests", type=Map).to_py() == {}, "it is popped"
 
 
 @pytest.mark.parametrize("name", magics.COMMANDS)

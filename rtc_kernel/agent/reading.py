@@ -1,7 +1,8 @@
 """What do those who ask get of the history, and how much of it at a time?
 
-Over a :class:`~rtc_kernel.agent.keep.lookup.Lookup`; it owns nothing. One execution may have a GiB of text, and a page of them
-many: a page has excerpts, as the live document has, and ends where it is large; what is given whole is given in pieces.
+Over a :class:`~rtc_kernel.agent.keep.lookup.Lookup`; it owns nothing. One execution may have a GiB of text, and a page
+of them many: a page has excerpts, as the live document has, and ends where it is large; what is given whole is
+given in pieces.
 """
 
 from __future__ import annotations

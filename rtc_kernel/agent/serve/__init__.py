@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ... import __version__, schema
+from ... import __version__, schema, yproto
 from ...errors import SetupError
 from ...moments import Growth
 from ...tables import SCHEMA_VERSION, Cell, Execution, ExecutionState, Json, to_json
@@ -158,8 +158,6 @@ class Backend(Protocol):
         written."""
 
 
-PROTOCOL = "y-protocols/1"
-
 CODE_CHARS = 1 << 20
 """Of code in which something is to be completed."""
 
@@ -175,7 +173,7 @@ def describe(backend: Backend, kernel: str) -> Json:
         **backend.health(),
         "version": __version__,
         "schema": SCHEMA_VERSION,
-        "protocol": PROTOCOL,
+        "protocol": yproto.PROTOCOL,
         "kernel": next((to_json(row) for row in rows if row.id == kernel), None),
         "room": document.room,
         "epoch": document.epoch,

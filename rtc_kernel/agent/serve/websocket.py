@@ -3,7 +3,7 @@
 Door (tornado, on the asyncio loop that runs). Owns the sockets, the peers and their outboxes; what a message means
 is in ``session``, who may do what in ``access``, and all data come from the :class:`Backend`.
 
-* ``GET  /``                        the plain page; ``?token=`` becomes a cookie
+* ``GET  /``                        the viewer; ``?token=`` becomes a cookie
 * ``GET  /api/health``              status and version; with a token the kernel's row, room, epoch, peers
 * ``GET  /api/history``             a page of executions, newest first
 * ``GET  /api/executions/ID``       one execution
@@ -11,7 +11,9 @@ is in ``session``, who may do what in ``access``, and all data come from the :cl
 * ``GET  /blobs/<64 hex>``          bytes by their digest
 * ``GET  /api/peers``               own: who is connected
 * ``GET  /api/share``, ``POST``, ``DELETE /api/share/NAME``   own: tokens in force, mint, revoke
+* ``GET  /api/notebook``            the history as a notebook
 * ``PUT  /api/notebook``            own: the cells of a headless run
+* ``POST /api/complete``            run: how code goes on
 * ``POST /api/clear``               own: forget finished executions
 * ``POST /api/prune``               own: bring the history within limits
 * ``WS   /rooms/<kernel>/state``    y-protocols; ``?epoch=`` refuses a replica of another life at once

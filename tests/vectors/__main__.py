@@ -1,0 +1,5 @@
+"""Entry point: ``python -m vectors``, in ``tests``."""
+
+from .files import write
+
+write()

@@ -1,0 +1,421 @@
+/**
+ * How are the documents reached by one who has nothing but the kernel's channels?
+ *
+ * Door, over the comm target `rtc.sync.v1` (docs/protocol.md, "Comm"). It needs of a kernel connection what
+ * {@link KernelLike} has, which is JupyterLab's. Each room has a comm of its own, and reads go over one more.
+ *
+ * Theory of the lease. Pages vanish without a word, so the agent closes a comm that it did not hear for 180 s, and says
+ * nothing unasked. While the page is visible we ask for what is missing every 20 s: the question is the sign of our
+ * life, the answer that of the agent's, and it heals whatever got lost on iopub (a server drops what comes too fast).
+ * A page that nobody looks at asks for nothing, and looks again when it is seen.
+ */
+
+import { CLOSE_CODES, type CloseReason, RTCError } from "./errors.ts";
+import type { Execution, Json, JsonObject, Mark } from "./records.ts";
+import { executionFromJson, kernelFromJson } from "./schema.ts";
+import {
+  asObject,
+  type Channel,
+  type ChannelEvents,
+  type Completion,
+  type Health,
+  type HistoryPage,
+  type HistoryQuery,
+  readCompletion,
+  type RoomName,
+  type Transport,
+} from "./transport.ts";
+
+const TARGET = "rtc.sync.v1";
+
+/** How often a visible page asks for what is missing. */
+const PULSE_S = 20;
+
+/** A question to the agent that has no answer for so long says that the connection is dead. */
+const SILENCE_S = 45;
+
+/** The least time between two questions for what is missing: the agent counts them. */
+const ASK_S = 2;
+
+const OP_S = 30;
+
+/** How many reads are under way at once; the agent refuses more than 8 of one comm. */
+const READS = 6;
+
+const OPENINGS = 3;
+
+/** What is used of a Jupyter kernel connection. */
+export interface KernelLike {
+  createComm(target: string): CommLike;
+}
+
+/** What is used of its comms. */
+export interface CommLike {
+  readonly isDisposed?: boolean;
+  /** Set to `disabled`: the relay answers while a cell runs, and needs no subshell for that. */
+  commsOverSubshells?: unknown;
+  onMsg: (message: never) => void | PromiseLike<void>;
+  onClose: (message: never) => void | PromiseLike<void>;
+  open(data?: never, metadata?: never, buffers?: ArrayBufferView[]): FutureLike;
+  send(data: never, metadata?: never, buffers?: ArrayBufferView[], disposeOnDone?: boolean): FutureLike;
+  close(): unknown;
+}
+
+/** What is used of the future of a message that was sent. */
+export interface FutureLike {
+  onReply: (message: never) => void | PromiseLike<void>;
+  dispose?(): void;
+}
+
+export interface CommOptions {
+  /** Whether somebody looks at the page; of the global document, unless given. */
+  isVisible?: () => boolean;
+  /** Call back when the page is looked at again; returns how to end that. */
+  onVisible?: (callback: () => void) => () => void;
+}
+
+/** A message of the kernel's. */
+interface KernelMessage {
+  content: { data?: unknown };
+  buffers?: (ArrayBuffer | ArrayBufferView)[];
+}
+
+interface Reply {
+  data: { [key: string]: Json };
+  buffers: Uint8Array[];
+}
+
+export class CommTransport implements Transport {
+  private readonly kernel: KernelLike;
+  private readonly options: Required<CommOptions>;
+  private reader: Reader | null = null;
+  private reads = 0;
+  private readonly queue: (() => void)[] = [];
+
+  constructor(kernel: KernelLike, options: CommOptions = {}) {
+    this.kernel = kernel;
+    this.options = { isVisible: options.isVisible ?? isVisible, onVisible: options.onVisible ?? onVisible };
+  }
+
+  connect(room: RoomName, epoch: string | null, events: ChannelEvents): Channel {
+    return new CommChannel(this.kernel, room, epoch, events, this.options);
+  }
+
+  async health(): Promise<Health> {
+    const { data } = await this.op({ op: "health" });
+    return { ...data, kernel: data["kernel"] ? kernelFromJson(data["kernel"]) : null } as unknown as Health;
+  }
+
+  async history(query: HistoryQuery): Promise<HistoryPage> {
+    const { data } = await this.op({ op: "history", ...(query as JsonObject) });
+    const { executions: rows, next } = data;
+    return {
+      executions: Array.isArray(rows) ? rows.map(executionFromJson) : [],
+      next: typeof next === "number" ? next : null,
+    };
+  }
+
+  async execution(id: string): Promise<Execution> {
+    const { data } = await this.op({ op: "execution", id });
+    const { outputs, more } = data;
+    // Text beyond what fits into one message comes in further ones.
+    for (const [position, segment] of (more ?? []) as [number, number][]) {
+      const output = asObject((outputs as Json[])[position]);
+      output["text"] = String(output["text"] ?? "") + (await this.text(String(data["id"]), position, segment));
+    }
+    return executionFromJson(data);
+  }
+
+  async marks(id: string): Promise<Mark[]> {
+    return ((await this.op({ op: "marks", id })).data["marks"] ?? []) as unknown as Mark[];
+  }
+
+  async blob(digest: string, start = 0, end = Infinity): Promise<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    let at = start;
+    for (;;) {
+      const { data, buffers } = await this.op({ op: "blob", digest, start: at });
+      const piece = buffers[0] ?? new Uint8Array();
+      pieces.push(piece.subarray(0, Math.max(0, end - at)));
+      at += piece.byteLength;
+      if (piece.byteLength === 0 || at >= Math.min(end, Number(data["bytes"]))) break;
+    }
+    return joinBytes(pieces);
+  }
+
+  blobUrl(): null {
+    return null;
+  }
+
+  async complete(code: string, cursor: number): Promise<Completion> {
+    return readCompletion((await this.op({ op: "complete", code, cursor_pos: cursor })).data, cursor);
+  }
+
+  close(): void {
+    this.reader?.close();
+    this.reader = null;
+  }
+
+  /** The text of a stream of the history from a segment on. */
+  private async text(id: string, position: number, segment: number): Promise<string> {
+    const pieces: string[] = [];
+    for (let next: Json | undefined = segment; typeof next === "number"; ) {
+      const { data }: Reply = await this.op({ op: "text", id, position, segment: next });
+      pieces.push((data["segments"] as string[]).join(""));
+      next = data["next"];
+    }
+    return pieces.join("");
+  }
+
+  /** @throws RTCError: it cannot be, or nobody answers. */
+  private async op(data: JsonObject): Promise<Reply> {
+    if (this.reads >= READS) await new Promise<void>((resolve) => this.queue.push(resolve));
+    this.reads++;
+    try {
+      return await this.ask(data);
+    } finally {
+      this.reads--;
+      this.queue.shift()?.();
+    }
+  }
+
+  private async ask(data: JsonObject): Promise<Reply> {
+    for (let opening = 0; opening < OPENINGS; opening++) {
+      if (this.reader === null || this.reader.isOver) this.reader = new Reader(this.kernel);
+      const reply = await this.reader.ask(data);
+      if (reply === null) continue; // closed meanwhile: the agent started again, or began a new epoch
+      const { error, remedy } = reply.data;
+      if (typeof error === "string" && typeof remedy === "string") throw new RTCError(error, remedy);
+      return reply;
+    }
+    throw new RTCError("the kernel's agent closes what we open", "look at the log of the agent");
+  }
+}
+
+/** The comm over which reads go. It follows no document, so the agent sends it nothing unasked. */
+class Reader {
+  private readonly comm: CommLike;
+  private readonly pending = new Set<(closed: KernelMessage | null) => void>();
+  private over = false;
+
+  constructor(kernel: KernelLike) {
+    this.comm = makeComm(kernel);
+    this.comm.onClose = (message: KernelMessage) => this.finish(message);
+    this.comm.open({ room: "state" } as never).dispose?.();
+  }
+
+  get isOver(): boolean {
+    return this.over || this.comm.isDisposed === true;
+  }
+
+  /** Null: the comm was closed before an answer came. */
+  ask(data: JsonObject): Promise<Reply | null> {
+    return new Promise((resolve, reject) => {
+      const future = this.comm.send(data as never, {} as never, [], false);
+      const timer = setTimeout(() => {
+        done();
+        reject(new RTCError("the kernel's agent does not answer", "look whether the kernel still runs"));
+        this.close();
+      }, OP_S * 1000);
+      const done = (): void => {
+        clearTimeout(timer);
+        this.pending.delete(closed);
+        future.dispose?.();
+      };
+      const closed = (message: KernelMessage | null): void => {
+        done();
+        if (message === null || "reason" in asObject(message.content.data)) resolve(null);
+        else reject(new RTCError("this kernel has no live document", "choose a kernel of rtc_kernel", null, true));
+      };
+      this.pending.add(closed);
+      future.onReply = (message: KernelMessage) => {
+        done();
+        resolve(readReply(message));
+      };
+    });
+  }
+
+  close(): void {
+    if (this.over) return;
+    closeComm(this.comm);
+    this.finish(null);
+  }
+
+  private finish(message: KernelMessage | null): void {
+    this.over = true;
+    for (const tell of [...this.pending]) tell(message);
+  }
+}
+
+/** One room over one comm. */
+class CommChannel implements Channel {
+  private readonly kernel: KernelLike;
+  private readonly hello: JsonObject;
+  private readonly events: ChannelEvents;
+  private readonly options: Required<CommOptions>;
+  private readonly stopLooking: () => void;
+  private readonly watch: ReturnType<typeof setInterval>;
+  private comm: CommLike | null = null;
+  /** The number of the last message on iopub that is known to be here, by itself or within an answer. */
+  private seq = 0;
+  private gap = false;
+  private question: FutureLike | null = null;
+  private askedAt = 0;
+  private over = false;
+
+  constructor(
+    kernel: KernelLike,
+    room: RoomName,
+    epoch: string | null,
+    events: ChannelEvents,
+    options: Required<CommOptions>,
+  ) {
+    this.kernel = kernel;
+    this.hello = epoch === null ? { room } : { room, epoch };
+    this.events = events;
+    this.options = options;
+    this.stopLooking = options.onVisible(() => this.wake());
+    this.watch = setInterval(() => this.look(), 1000);
+    queueMicrotask(() => this.open()); // so that whoever connects has the channel when it opens
+  }
+
+  send(data: Uint8Array): void {
+    if (this.over || this.comm === null) return;
+    const isQuestion = data[0] === 0 && data[1] === 0;
+    let future: FutureLike;
+    try {
+      future = this.comm.send({} as never, {} as never, [data], false);
+    } catch {
+      this.finish(null); // it was disposed: the kernel was restarted, or its connection closed
+      return;
+    }
+    if (!isQuestion) {
+      future.dispose?.(); // there is no answer, and no idle that would end the future
+      return;
+    }
+    this.question?.dispose?.();
+    this.question = future;
+    this.askedAt = Date.now();
+    this.gap = false;
+    future.onReply = (message: KernelMessage) => {
+      if (this.question === future) this.question = null;
+      future.dispose?.();
+      this.receiveReply(readReply(message));
+    };
+  }
+
+  close(): void {
+    if (this.over) return;
+    this.end();
+    if (this.comm) closeComm(this.comm);
+  }
+
+  private open(): void {
+    if (this.over || this.comm !== null || !this.options.isVisible()) return;
+    const comm = makeComm(this.kernel);
+    comm.onMsg = (message: KernelMessage) => this.receive(readReply(message));
+    comm.onClose = (message: KernelMessage) => this.finish(closeCode(message));
+    comm.open(this.hello as never).dispose?.();
+    this.comm = comm;
+    this.events.onOpen();
+  }
+
+  private receive({ data, buffers }: Reply): void {
+    const seq = Number(data["seq"]);
+    if (seq > this.seq + 1) this.gap = true;
+    this.seq = Math.max(this.seq, seq);
+    this.deliver(buffers);
+    if (this.gap) this.look();
+  }
+
+  private receiveReply({ data, buffers }: Reply): void {
+    this.seq = Math.max(this.seq, Number(data["seq"] ?? 0));
+    this.deliver(buffers);
+  }
+
+  private deliver(buffers: Uint8Array[]): void {
+    for (const buffer of buffers) if (!this.over) this.events.onMessage(buffer);
+  }
+
+  private wake(): void {
+    if (this.comm === null) this.open();
+    else if (!this.over) this.events.onGap();
+  }
+
+  private look(): void {
+    if (this.comm?.isDisposed) this.finish(null);
+    if (this.over || this.comm === null || !this.options.isVisible()) return;
+    const agoS = (Date.now() - this.askedAt) / 1000;
+    if (this.question !== null) {
+      if (agoS > SILENCE_S) this.finish(null);
+    } else if (agoS > PULSE_S || (this.gap && agoS > ASK_S)) this.events.onGap();
+  }
+
+  private finish(code: number | null): void {
+    if (this.over) return;
+    this.end();
+    this.events.onClose(code);
+  }
+
+  private end(): void {
+    this.over = true;
+    clearInterval(this.watch);
+    this.stopLooking();
+    this.question?.dispose?.();
+  }
+}
+
+function makeComm(kernel: KernelLike): CommLike {
+  const comm = kernel.createComm(TARGET);
+  if ("commsOverSubshells" in comm) comm.commsOverSubshells = "disabled";
+  return comm;
+}
+
+function closeComm(comm: CommLike): void {
+  comm.onClose = () => undefined;
+  if (comm.isDisposed) return;
+  try {
+    comm.close();
+  } catch {
+    // the kernel's connection is gone, and the comm with it
+  }
+}
+
+/** An agent that was started again closes with a word alone; one that does not know the comm lost it, not the room. */
+function closeCode(message: KernelMessage): number | null {
+  const { code, reason } = asObject(message.content.data);
+  const known = typeof code === "number" ? code : (CLOSE_CODES[String(reason) as CloseReason] ?? null);
+  return known === CLOSE_CODES["no-such-room"] ? null : known;
+}
+
+function readReply({ content, buffers = [] }: KernelMessage): Reply {
+  const bytes = buffers.map((buffer) =>
+    buffer instanceof ArrayBuffer
+      ? new Uint8Array(buffer)
+      : new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength),
+  );
+  return { data: asObject(content.data), buffers: bytes };
+}
+
+function joinBytes(pieces: readonly Uint8Array[]): Uint8Array {
+  if (pieces.length === 1 && pieces[0]) return pieces[0];
+  const joined = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.byteLength, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    joined.set(piece, at);
+    at += piece.byteLength;
+  }
+  return joined;
+}
+
+const page = (): Document | undefined => globalThis.document as Document | undefined;
+
+const isVisible = (): boolean => page()?.visibilityState !== "hidden";
+
+function onVisible(callback: () => void): () => void {
+  const look = (): void => {
+    if (isVisible()) callback();
+  };
+  page()?.addEventListener("visibilitychange", look);
+  return () => page()?.removeEventListener("visibilitychange", look);
+}
