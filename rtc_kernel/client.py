@@ -409,8 +409,11 @@ class Replica:
             raise RemoteError(Reason.MALFORMED, "an update that pycrdt cannot read") from exc
 
     def _observer(self, table: Table) -> Callable[[list[Any]], None]:
+        found = weakref.ref(self)  # as in schema.weakly
+
         def observe(events: list[Any]) -> None:
-            self._events.extend((table, _to_event(event)) for event in events)
+            if (alive := found()) is not None:
+                alive._events.extend((table, _to_event(event)) for event in events)
 
         return observe
 

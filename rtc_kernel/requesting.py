@@ -166,7 +166,7 @@ class Requester:
         self._epoch = epoch
         self._doc: Doc[Any] = Doc()
         self._rows: Map[Any] = self._doc.get("requests", type=Map)
-        self._subscription = self._rows.observe_deep(self._note)
+        self._subscription = self._rows.observe_deep(schema.weakly(self._note))
         self._changed.clear()
 
     def _receive(self, data: bytes) -> None:

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, assert_never
+from weakref import WeakMethod
 
 from pycrdt import Array, Doc, Map, Text
 
@@ -876,6 +877,18 @@ def read_meta(doc: YDoc) -> Json:
 def read_query(query: str, row: YMap) -> Query:
     """A row of ``queries`` as a record."""
     return _query(query, row.to_py() or {})
+
+
+def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An observer that does not keep the method's object alive: Python does not see the cycle through pycrdt, so that a
+    document of an earlier epoch would stay for ever."""
+    found = WeakMethod(method)
+
+    def observe(events: Any) -> None:
+        if (alive := found()) is not None:
+            alive(events)
+
+    return observe
 
 
 def read_request(request: str, columns: Mapping[str, Any]) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from serving import eventually
 from standin import KERNEL, StandIn, standin
 
 import rtc_kernel
@@ -21,6 +23,7 @@ from rtc_kernel.agent.serve import handlers
 from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.client import MAX_PENDING, Address, Change, Changes, Document, Kind, Replica, connect, merge_kinds
 from rtc_kernel.errors import Reason, RemoteError, SetupError
+from rtc_kernel.requesting import Requester
 from rtc_kernel.tables import (
     AddOutput,
     Cell,
@@ -377,6 +380,30 @@ def test_fifty_followers_leave_no_task_behind() -> None:
             names = [task.get_name() for task in asyncio.all_tasks()]
             assert not [name for name in names if name.startswith("rtc-follow")]
             assert len(names) <= before, names
+
+    run(fact())
+
+
+def replicas() -> int:
+    gc.collect()
+    return sum(type(one) in (Replica, Requester) for one in gc.get_objects())
+
+
+def test_what_was_followed_leaves_no_replica_behind() -> None:
+    async def fact() -> None:
+        async with standin() as server:
+            server.tokens.mint("runner", Role.RUN, now=time.time(), secret="run-token")
+            before = replicas()
+            async with connect(server.url, "run-token") as doc:
+                asking = asyncio.create_task(doc.run("1"))  # nobody takes rows here
+                await eventually(lambda: server.written, "the row has come")
+                asking.cancel()
+                server.new_epoch()
+                server.close(Reason.WRONG_EPOCH)
+                await doc.wait_for(lambda doc: doc.epoch == server.document.epoch, 5)
+            del doc, asking
+            await alone(server)
+            assert replicas() == before
 
     run(fact())
 

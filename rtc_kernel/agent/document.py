@@ -23,8 +23,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from weakref import WeakMethod
+from typing import TypeVar
 
 from pycrdt import Doc, TransactionEvent
 
@@ -111,7 +110,7 @@ class StateDocument:
         self.epoch = secrets.token_hex(8)
         self._doc: schema.YDoc = Doc()
         self._updates: list[bytes] = []
-        self._subscription = self._doc.observe(weakly(self._note))
+        self._subscription = self._doc.observe(schema.weakly(self._note))
         self._recent: deque[int] = deque(maxlen=RECENT_UPDATES)
         self._recent_set: set[int] = set()
 
@@ -359,18 +358,6 @@ class StateDocument:
 
 def _cell(notebook: str | None, cell: str | None) -> CellKey | None:
     return None if cell is None else (notebook, cell)
-
-
-def weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An observer that does not keep the method's object alive: Python does not see the cycle through pycrdt, so that a
-    document of an earlier epoch would stay for ever."""
-    found = WeakMethod(method)
-
-    def observe(events: Any) -> None:
-        if (alive := found()) is not None:
-            alive(events)
-
-    return observe
 
 
 def guard(call: Callable[[], T]) -> T:

@@ -29,7 +29,7 @@ from pycrdt import Doc, Map
 from .. import schema, yproto
 from ..errors import Reason, RemoteError
 from ..tables import REQUEST_END_STATES, SCHEMA_VERSION, Request, RequestState
-from .document import guard, weakly
+from .document import guard
 
 log = logging.getLogger("rtc_kernel.agent")
 
@@ -89,8 +89,8 @@ class RequestsDocument:
         self._events: list[tuple[tuple[Any, ...], dict[str, str]]] = []
         self._meta_touched = False
         self._subscriptions = (
-            self._rows.observe_deep(weakly(self._note)),
-            self._meta.observe_deep(weakly(self._note_meta)),
+            self._rows.observe_deep(schema.weakly(self._note)),
+            self._meta.observe_deep(schema.weakly(self._note_meta)),
         )
 
     def __repr__(self) -> str:
