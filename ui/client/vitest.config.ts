@@ -1,4 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-// Real kernels start within seconds; a test that needs a minute has failed.
-export default defineConfig({ test: { testTimeout: 60_000, hookTimeout: 60_000, silent: "passed-only" } });
+export default defineConfig({
+  ssr: { resolve: { conditions: ["rtc-source", "module", "node", "development|production"] } },
+  // Real kernels start within seconds; a test that needs a minute has failed.
+  test: { testTimeout: 60_000, hookTimeout: 60_000, silent: "passed-only" },
+});

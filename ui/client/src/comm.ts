@@ -181,14 +181,24 @@ export class CommTransport implements Transport {
 
   private async ask(data: JsonObject): Promise<Reply> {
     for (let opening = 0; opening < OPENINGS; opening++) {
-      if (this.reader === null || this.reader.isOver) this.reader = new Reader(this.kernel);
-      const reply = await this.reader.ask(data);
+      const reply = await this.openReader().ask(data);
       if (reply === null) continue; // closed meanwhile: the agent started again, or began a new epoch
       const { error, remedy } = reply.data;
       if (typeof error === "string" && typeof remedy === "string") throw new RTCError(error, remedy);
       return reply;
     }
     throw new RTCError("the kernel's agent closes what we open", "look at the log of the agent");
+  }
+
+  private openReader(): Reader {
+    if (this.reader !== null && !this.reader.isOver) return this.reader;
+    try {
+      return (this.reader = new Reader(this.kernel));
+    } catch (error) {
+      const gone = new RTCError("the connection to the kernel is gone", "it is tried again by itself");
+      gone.cause = error;
+      throw gone;
+    }
   }
 }
 
@@ -312,10 +322,16 @@ class CommChannel implements Channel {
 
   private open(): void {
     if (this.over || this.comm !== null || !this.options.isVisible()) return;
-    const comm = makeComm(this.kernel);
-    comm.onMsg = (message: KernelMessage) => this.receive(readReply(message));
-    comm.onClose = (message: KernelMessage) => this.finish(closeCode(message));
-    comm.open(this.hello as never).dispose?.();
+    let comm: CommLike;
+    try {
+      comm = makeComm(this.kernel);
+      comm.onMsg = (message: KernelMessage) => this.receive(readReply(message));
+      comm.onClose = (message: KernelMessage) => this.finish(closeCode(message));
+      comm.open(this.hello as never).dispose?.();
+    } catch {
+      this.finish(null); // the kernel's connection is disposed
+      return;
+    }
     this.comm = comm;
     this.events.onOpen();
   }

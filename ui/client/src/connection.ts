@@ -89,8 +89,7 @@ export class Connection {
       const epoch = this.room.find(health);
       return epoch === null ? null : await this.connect(epoch);
     } catch (error) {
-      if (error instanceof RTCError) return { error, worked: false };
-      throw error;
+      return { error: asFailure(error), worked: false };
     }
   }
 
@@ -113,8 +112,7 @@ export class Connection {
             worked = this.room.receive(readMessage(data)) || worked;
           } catch (error) {
             channel.close();
-            if (!(error instanceof RTCError)) throw error;
-            finish(error);
+            finish(asFailure(error));
           }
         },
         onGap: () => {
@@ -138,4 +136,12 @@ export class Connection {
       };
     });
   }
+}
+
+/** An error that is none of ours is a fault of the client, and is not tried again. */
+function asFailure(error: unknown): RTCError {
+  if (error instanceof RTCError) return error;
+  const bug = new RTCError("the client failed", "reload the page; if it comes again, report it", null, true);
+  bug.cause = error;
+  return bug;
 }

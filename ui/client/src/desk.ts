@@ -13,11 +13,17 @@ import * as Y from "yjs";
 
 import { changedKeys } from "./changes.ts";
 import type { Room } from "./connection.ts";
-import { CLOSE_CODES, refusal, RTCError } from "./errors.ts";
+import { malformed, refusal, RTCError } from "./errors.ts";
 import { type Message, writeStep1, writeStep2, writeUpdate } from "./messages.ts";
 import type { JsonObject, Request } from "./records.ts";
 import { clean, readRequest } from "./schema.ts";
 import type { Health } from "./transport.ts";
+
+/**
+ * How long a row may be, as JSON text: with it every message is below the agent's `written_bytes` (16 MiB). One that is
+ * longer would close each connection anew.
+ */
+const ROW_CHARS = 5 << 20;
 
 /** A request of ours, until it has ended. */
 export class Ticket {
@@ -85,9 +91,15 @@ export class Desk implements Room {
     return this.records;
   }
 
-  /** Write a row; columns that are undefined are left out. */
+  /**
+   * Write a row; columns that are undefined are left out.
+   *
+   * @throws RTCError: it is larger than any message may be.
+   */
   ask(action: string, columns: { [name: string]: unknown }, id: string = makeId()): Ticket {
-    const ticket = new Ticket(id, clean({ action, created_at: Date.now() / 1000, ...columns }) as JsonObject);
+    const row = clean({ action, created_at: Date.now() / 1000, ...columns }) as JsonObject;
+    if (JSON.stringify(row).length > ROW_CHARS) throw refusal("it is larger than a message may be");
+    const ticket = new Ticket(id, row);
     if (this.error) {
       ticket.tell(this.error);
       return ticket;
@@ -166,9 +178,7 @@ export class Desk implements Room {
       Y.applyUpdate(this.doc, update);
     } catch (error) {
       this.epoch = ""; // whatever of it was applied is dropped with the replica
-      const malformed = new RTCError("the agent sent an update that cannot be read", "report it", CLOSE_CODES.malformed);
-      malformed.cause = error;
-      throw malformed;
+      throw malformed("an update that cannot be read", error);
     }
   }
 

@@ -78,6 +78,13 @@ export function closeError(code: number | null): RTCError {
   return new RTCError(what, "it is tried again by itself", code);
 }
 
+/** What the agent sent cannot be read. */
+export function malformed(what: string, cause?: unknown): RTCError {
+  const error = new RTCError(`the agent sent ${what}`, "report it", CLOSE_CODES.malformed);
+  error.cause = cause;
+  return error;
+}
+
 /** What has become of a request that was refused. `reason`: of its row, `<column>: what is wrong`. */
 export function refusal(reason: string | null): RTCError {
   return new RTCError("the request was refused", reason || "the agent gave no reason");

@@ -9,10 +9,12 @@
 export * from "./records.ts";
 export { type Change, type ExecutionChange } from "./changes.ts";
 export { CommTransport, type CommLike, type CommOptions, type FutureLike, type KernelLike } from "./comm.ts";
-export { connect, hasEnded, LiveDocument, Run, type RunOptions, type Status } from "./document.ts";
+export { connect, LiveDocument, type Status } from "./document.ts";
 export { RTCError } from "./errors.ts";
 export { arrivals, beganAt, endedAt, executionAt, times, UNKNOWN } from "./moments.ts";
 export { type Presence } from "./presence.ts";
+export { Run, type RunOptions } from "./run.ts";
+export { hasEnded } from "./schema.ts";
 export {
   type Channel,
   type ChannelEvents,

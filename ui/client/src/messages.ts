@@ -9,7 +9,7 @@ import * as decoding from "lib0/decoding";
 import * as encoding from "lib0/encoding";
 import { messageYjsSyncStep1, messageYjsSyncStep2, messageYjsUpdate } from "y-protocols/sync";
 
-import { CLOSE_CODES, RTCError } from "./errors.ts";
+import { malformed } from "./errors.ts";
 
 const SYNC = 0;
 const AWARENESS = 1;
@@ -47,16 +47,15 @@ export function writeAwareness(update: Uint8Array): Uint8Array {
  * @throws RTCError (4400): anything else than exactly one message of a known type.
  */
 export function readMessage(data: Uint8Array): Message {
-  let message: Message | null = null;
+  let message: Message | null;
+  const decoder = decoding.createDecoder(data);
   try {
-    const decoder = decoding.createDecoder(data);
-    const read = readBody(decoder);
-    if (!decoding.hasContent(decoder)) message = read;
-  } catch {
-    message = null; // lib0 throws whatever the byte makes it throw
+    message = readBody(decoder);
+  } catch (error) {
+    throw malformed("what is no y-protocols message", error); // lib0 throws whatever the byte makes it throw
   }
-  if (message) return message;
-  throw new RTCError("the agent sent what is no y-protocols message", "report it", CLOSE_CODES.malformed);
+  if (message === null || decoding.hasContent(decoder)) throw malformed("what is no y-protocols message");
+  return message;
 }
 
 function readBody(decoder: decoding.Decoder): Message | null {

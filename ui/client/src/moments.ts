@@ -6,15 +6,13 @@
  */
 
 import type { Display, Execution, Mark, Output } from "./records.ts";
-import { countCodePoints } from "./schema.ts";
+import { countCodePoints, hasEnded } from "./schema.ts";
 
 /** `text/plain` of a display whose value at a time is not known. */
 export const UNKNOWN = "[updated later; what it showed at this time is not kept]";
 
 /** Keys of `metadata` that come with the reply. */
 const OF_THE_END = new Set(["user_expressions"]);
-
-const END_STATES = new Set(["ok", "error", "aborted", "lost", "cancelled"]);
 
 /** When an execution was there for the first time; infinity where no time of it is known. */
 export function beganAt(run: Execution): number {
@@ -28,7 +26,7 @@ export function beganAt(run: Execution): number {
  * not ended.
  */
 export function endedAt(run: Execution, marks: readonly Mark[] = []): number {
-  if (!END_STATES.has(run.state)) return Infinity;
+  if (!hasEnded(run)) return Infinity;
   if (run.finished_at !== null) return run.finished_at;
   const signs = [run.queued_at, run.started_at].filter(isTime);
   for (const output of run.outputs) signs.push(output.at);

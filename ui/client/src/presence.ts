@@ -8,7 +8,7 @@
 import { applyAwarenessUpdate, Awareness, encodeAwarenessUpdate, removeAwarenessStates } from "y-protocols/awareness";
 import * as Y from "yjs";
 
-import { CLOSE_CODES, RTCError } from "./errors.ts";
+import { malformed } from "./errors.ts";
 import { writeAwareness } from "./messages.ts";
 
 /** Somebody who looks at the document. */
@@ -67,9 +67,7 @@ export class Board {
     try {
       applyAwarenessUpdate(this.awareness, update, "agent");
     } catch (error) {
-      const malformed = new RTCError("the agent sent presence that cannot be read", "report it", CLOSE_CODES.malformed);
-      malformed.cause = error;
-      throw malformed;
+      throw malformed("awareness that cannot be read", error);
     }
   }
 

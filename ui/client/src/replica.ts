@@ -17,7 +17,7 @@ import {
   type Stale,
   UNCHANGED,
 } from "./changes.ts";
-import { CLOSE_CODES, RTCError } from "./errors.ts";
+import { malformed } from "./errors.ts";
 import { type Message, writeStep1 } from "./messages.ts";
 import type { Cell, Comm, Execution, Kernel, Meta, Query } from "./records.ts";
 import {
@@ -180,9 +180,7 @@ export class Replica {
     try {
       Y.applyUpdate(this.doc, message.update);
     } catch (error) {
-      const malformed = new RTCError("the agent sent an update that cannot be read", "report it", CLOSE_CODES.malformed);
-      malformed.cause = error;
-      throw malformed;
+      throw malformed("an update that cannot be read", error);
     }
     const answered = message.type === "step2";
     if (answered && !this.whole) {

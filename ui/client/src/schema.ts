@@ -13,6 +13,7 @@ import type {
   Comm,
   Display,
   Execution,
+  ExecutionState,
   Failure,
   Gap,
   Json,
@@ -311,6 +312,11 @@ function failure(columns: Columns): Failure {
 }
 
 // --- values
+
+const END_STATES: ReadonlySet<ExecutionState> = new Set(["ok", "error", "aborted", "lost", "cancelled"]);
+
+/** Whether an execution in this state will not change it any more. */
+export const hasEnded = (execution: Execution): boolean => END_STATES.has(execution.state);
 
 /** How many code points a text has, which is what Python counts. */
 export function countCodePoints(value: string): number {

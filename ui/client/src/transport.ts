@@ -93,7 +93,7 @@ export interface Transport {
   marks(id: string): Promise<Mark[]>;
   /** Bytes `start` (inclusive) to `end` (exclusive; all that are behind, unless given) of `sha256:<64 hex>`. */
   blob(digest: string, start?: number, end?: number): Promise<Uint8Array>;
-  /** Where a browser finds a blob by itself; null where only `blob` reaches it (a comm, or a token that is no cookie). */
+  /** Where a browser finds a blob by itself; null where only `blob` reaches it: a comm, a token that is no cookie. */
   blobUrl(digest: string): string | null;
   /** `cursor`: in code points. */
   complete(code: string, cursor: number): Promise<Completion>;

@@ -28,6 +28,9 @@ export const SILENCE_S = 45;
 const REQUEST_S = 30;
 const BLOB_S = 600;
 
+/** What may stand in a header and in the name of a subprotocol. */
+const TOKEN = /^[\w.~-]+$/;
+
 /** What is used of a WebSocket: the browser's, or `ws` in Node.js. */
 export interface WebSocketLike {
   binaryType: string;
@@ -59,10 +62,13 @@ export class WebSocketTransport implements Transport {
   private readonly WebSocket: WebSocketClass;
   private kernelId = "";
 
-  /** @throws RTCError: there is no WebSocket here, or the URL is none. */
+  /** @throws RTCError: there is no WebSocket here, or the URL or the token is none. */
   constructor(options: WebSocketOptions) {
     const url = readUrl(options.url);
     this.token = options.token ?? url.searchParams.get("token");
+    if (this.token !== null && !TOKEN.test(this.token)) {
+      throw new RTCError("the token is not one of ours", "give the link as %rtc share shows it");
+    }
     this.base = new URL(".", url);
     const found: unknown = options.WebSocket ?? (globalThis as { WebSocket?: unknown }).WebSocket;
     if (typeof found !== "function") {

@@ -24,6 +24,7 @@ from rtc_kernel import discovery
 
 
 def main() -> None:
+    """Do what is asked, until nothing more is."""
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         os.environ["JUPYTER_DATA_DIR"] = os.environ["JUPYTER_RUNTIME_DIR"] = home
         manager = KernelManager(kernel_name=sys.argv[1])
@@ -47,7 +48,9 @@ def main() -> None:
 
 
 def tell(value: object) -> None:
-    print(json.dumps(value), flush=True)
+    """One line of JSON."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

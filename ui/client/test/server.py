@@ -27,6 +27,7 @@ TOKEN = "test"  # noqa: S105 (of a server on loopback that lives as long as one 
 
 
 def main() -> None:
+    """Do what is asked, until nothing more is."""
     with tempfile.TemporaryDirectory() as home:
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
             os.environ[name] = home
@@ -55,10 +56,11 @@ def main() -> None:
 
 
 def wait_for(url: str) -> None:
+    """Until the server answers."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(f"{url}api?token={TOKEN}", timeout=10):
+            with urllib.request.urlopen(f"{url}api?token={TOKEN}", timeout=10):  # noqa: S310 (of our own server)
                 return
         except OSError:
             if time.monotonic() > deadline:
@@ -67,7 +69,9 @@ def wait_for(url: str) -> None:
 
 
 def tell(value: object) -> None:
-    print(json.dumps(value), flush=True)
+    """One line of JSON."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
