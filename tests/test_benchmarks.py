@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from benchmarks.figures import Compare, Line, percentile
 from benchmarks.observe import Reader, error_line, frame_bytes, update_of
 from benchmarks.peers import ADAPTERS
 from benchmarks.peers.documents import murmur2
+from benchmarks.viewing import CHROMIUM
 from benchmarks.write import Batch
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +72,32 @@ def test_what_a_flood_costs_is_measured_against_the_targets_of_the_issue(tmp_pat
     shown = [1.1, 64.0]
     targets = [line["target"] for line in value["lines"] if line["target"] is not None]
     assert targets == [*shown, 2.0, *shown, 2.0, *shown, 5.0, 4.0, 1.0, 1.3, 33.0, 2.0]
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not any(map(shutil.which, CHROMIUM)), reason="Chromium is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="not installed: playwright")
+def test_what_somebody_sees_is_measured_against_the_targets_of_the_issue(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [
+        "-m",
+        "benchmarks",
+        "paint",
+        "pixels",
+        "page-flood",
+        "--rounds",
+        "1",
+        "--scale",
+        "0.05",
+        "--json",
+        str(out),
+    ]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(out.read_text())
+    assert not value["failures"]
+    targets = [(line["compare"], line["target"]) for line in value["lines"] if line["target"] is not None]
+    assert targets == [("value", 1000.0), ("value", 300.0), ("difference", 50.0), ("value", 100.0)]
 
 
 def test_a_system_that_cannot_be_had_is_a_note_and_no_failure(tmp_path: Path) -> None:

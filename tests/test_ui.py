@@ -1,0 +1,30 @@
+"""The TypeScript client passes its own tests, against agents and kernels of this Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UI = Path(__file__).parent.parent / "ui"
+NPM = shutil.which("npm")
+LACKS = (
+    "npm is not installed"
+    if NPM is None
+    else "run `npm ci` in ui"
+    if not (UI / "node_modules" / "vitest").is_dir()
+    else ""
+)
+pytestmark = [pytest.mark.node, pytest.mark.skipif(bool(LACKS), reason=LACKS or "all is there")]
+
+
+@pytest.mark.timeout(400)
+def test_the_client_passes_its_tests() -> None:
+    environment = {**os.environ, "RTC_TEST_PYTHON": sys.executable, "NO_COLOR": "1"}
+    done = subprocess.run([str(NPM), "test"], cwd=UI, env=environment, capture_output=True, text=True, timeout=380)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "skipped" not in done.stdout, done.stdout
