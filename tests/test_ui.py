@@ -1,4 +1,4 @@
-"""The TypeScript client passes its own tests, against agents and kernels of this Python."""
+"""The TypeScript side passes its own tests; the client's are against agents and kernels of this Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.node, pytest.mark.skipif(bool(LACKS), reason=LACKS or 
 
 
 @pytest.mark.timeout(400)
-def test_the_client_passes_its_tests() -> None:
+def test_client_and_viewer_pass_their_tests() -> None:
     environment = {**os.environ, "RTC_TEST_PYTHON": sys.executable, "NO_COLOR": "1"}
     done = subprocess.run([str(NPM), "test"], cwd=UI, env=environment, capture_output=True, text=True, timeout=380)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -695,7 +695,7 @@ async def test_a_token_in_the_first_url_becomes_a_cookie():
 @on_loop
 async def test_every_answer_has_the_safe_headers_and_the_page_its_policy():
     async with serving() as server:
-        for path in ("/", "/page.js", "/page.css", "/api/health", "/api/nothing", "/etc/passwd"):
+        for path in ("/", "/assets/licences.txt", "/api/health", "/api/nothing", "/etc/passwd"):
             answer = await server.fetch(path, None)
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert answer.headers["Referrer-Policy"] == "no-referrer"
@@ -721,6 +721,8 @@ async def test_the_pages_files_have_their_types_and_policies_and_nothing_else_is
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
             assert "immutable" in answer.headers["Cache-Control"]
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            assert (await server.fetch(f"/{path}", None, Origin="null")).code == 200, "a sandboxed frame asks"
+        assert (await server.fetch("/", None, Origin="null")).code == 403
         for name in ("frame.html", "widgets.html"):
             policy = (await server.fetch(f"/{name}", None)).headers["Content-Security-Policy"]
             assert policy.startswith("sandbox allow-scripts;")

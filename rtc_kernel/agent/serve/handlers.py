@@ -52,7 +52,7 @@ FRAME_CSP = (
 )
 """Of the frame in which an output's own scripts run: an origin of its own, and nobody to talk to."""
 WIDGETS_CSP = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "sandbox allow-scripts; default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src data: blob:; font-src 'self' data:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 )
@@ -153,7 +153,7 @@ class Handler(RequestHandler):
         host, origin = self.request.headers.get("Host", ""), self.request.headers.get("Origin")
         if not self.server.allows_host(host):
             raise ProblemError(403, "this Host is not ours", "use the address of the link, or set allow_origins")
-        if origin is not None:
+        if origin is not None and not self.is_public:
             if not self.server.allows_origin(origin, host):
                 raise ProblemError(403, "this Origin may not connect", "name it in the setting allow_origins")
             if self.server.names_origin(origin):
@@ -161,6 +161,11 @@ class Handler(RequestHandler):
                 self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
                 self.set_header("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE")
                 self.set_header("Vary", "Origin")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether pages of any Origin may have this: it says nothing of the kernel."""
+        return False
 
     def options(self, *_: str) -> None:
         """A browser asks whether a page of another Origin may ask."""
@@ -261,6 +266,11 @@ class PageHandler(Handler):
     """The viewer's files. They hold no data; what the page shows it asks for with the cookie."""
 
     csp = PAGE_CSP
+
+    @property
+    def is_public(self) -> bool:
+        """Sandboxed frames have an Origin of their own and load their scripts from here."""
+        return self.path_args[0].startswith("assets/")
 
     def get(self, name: str) -> None:
         """Serve a file, or turn ``?token=`` into a cookie."""

@@ -1,0 +1,1 @@
+import{t as e}from"./katex.min-B9iueLlo.js";function t(t,n,r){try{e.render(n,t,{displayMode:r,throwOnError:!0,trust:!1,strict:`ignore`,maxSize:30,maxExpand:500})}catch(e){t.textContent=n,t.classList.add(`out-failed`),t.title=e instanceof Error?e.message.slice(0,300):``}}export{t as setFormula};
