@@ -37,6 +37,9 @@ from .errors import LocalError, SetupError
 LINK_S = 8.0
 """Seconds to wait for the agent's discovery file; then the run goes on without a live link."""
 
+LOOK_S = 1.0
+"""How often a kernel that lingers is looked at: whether it lives."""
+
 NATIVE_KERNELS = frozenset({"", "python", "python3"})
 """Kernelspec names that mean ipykernel of the Python that runs us."""
 
@@ -50,6 +53,7 @@ class Run:
         kernel: a kernelspec's name; null: the notebook's own.
         timeout_s: for each cell; null: none.
         share: role of the live link, ``view`` | ``run``.
+        linger_s: so long the kernel, and with it the live link, stay when all has run; 0: not at all.
         settings: given to the kernel.
     """
 
@@ -59,6 +63,7 @@ class Run:
     allow_errors: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     share: str = "view"
+    linger_s: float = 0.0
     settings: config.RTCKernel = field(default_factory=config.load)
 
 
@@ -104,9 +109,6 @@ class CellEnded:
     duration_s: float
 
 
-Progress = Linked | Unlinked | CellStarted | CellEnded
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended.
@@ -129,6 +131,17 @@ class Outcome:
     def exit_code(self) -> int:
         """0, 1, or 130 as a shell says it of an interrupted program."""
         return {"ok": 0, "interrupted": 130}.get(self.state, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lingering:
+    """All has run, or a cell has failed; the live link stays for ``seconds``. ``outcome``: what will be returned."""
+
+    outcome: Outcome
+    seconds: float
+
+
+Progress = Linked | Unlinked | CellStarted | CellEnded | Lingering
 
 
 # --- the notebook
@@ -301,6 +314,7 @@ class _Session:
         self.signals = 0
         self.exit_code: int | None = None
         self.executing = self.closing = False
+        self.leaving: asyncio.Event | None = None  # while the kernel lingers: set to end that
         self.task: asyncio.Task[Any] | None = None
         self.interrupting: asyncio.Future[Any] | None = None
 
@@ -337,12 +351,31 @@ class _Session:
             info = await self.runner.async_wait_for_reply(client.kernel_info())
             if info is not None and "language_info" in info["content"]:
                 self.notebook.metadata["language_info"] = info["content"]["language_info"]
-            self.report(await self._link(path))
-            for index in self.codes:
-                if self.signals:
-                    return
-                await self._execute_cell(index, client)
+            link = await self._link(path)
+            self.report(link)
+            try:
+                for index in self.codes:
+                    if self.signals:
+                        return
+                    await self._execute_cell(index, client)
+            except (CellTimeoutError, CellExecutionError) as exc:
+                await self._linger(link, exc)
+                raise
             self.runner.set_widgets_metadata()
+            await self._linger(link, None)
+
+    async def _linger(self, link: Linked | Unlinked, error: Exception | None) -> None:
+        """Stay as long as is wanted, a signal does not come and the kernel lives."""
+        if not self.run.linger_s or self.signals or isinstance(link, Unlinked):
+            return
+        self.leaving = asyncio.Event()
+        self.report(Lingering(self._outcome("ok") if error is None else self._failed(error), self.run.linger_s))
+        until = time.monotonic() + self.run.linger_s
+        while (left := until - time.monotonic()) > 0 and await ensure_async(self.manager.is_alive()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_S, left)):
+                    await self.leaving.wait()
+                return
 
     @asynccontextmanager
     async def _kernel(self, path: Path) -> AsyncIterator[_CellClient]:
@@ -379,6 +412,9 @@ class _Session:
 
     def receive_signal(self, number: int) -> None:
         """Interrupt the running cell; where none runs, or at the second signal, end the run."""
+        if self.leaving is not None and not self.leaving.is_set():
+            self.leaving.set()
+            return
         self.signals += 1
         if self.executing and self.signals == 1 and number == signal.SIGINT:
             self.interrupting = asyncio.ensure_future(ensure_async(self.manager.interrupt_kernel()))

@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kernels
 import nbformat
 import pytest
 from kernels import Gate
@@ -366,3 +368,27 @@ def test_progress_says_which_cell_runs(tmp_path: Path) -> None:
     (started,) = [progress for progress in told if isinstance(progress, CellStarted)]
     assert started.code == "# comment\nprint(1)"
     assert started.cell == nbformat.read(path, 4).cells[0].id
+
+
+def test_a_run_that_lingers_has_written_its_notebook_and_can_be_followed_until_it_is_told_to_go(
+    tmp_path: Path, until: Callable[..., object]
+) -> None:
+    source, out = notebook(tmp_path / "n.ipynb", "print('here')", "1 / 0"), tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "rtc_kernel.cli", "run", str(source), "-o", str(out), "--linger", "1h"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(child.stderr or ()))
+    reader.start()
+    until(lambda: any("The link stays for 1 h" in line for line in said), "it lingers", 60)
+    cells = nbformat.read(out, as_version=4).cells
+    assert [output.output_type for cell in cells for output in cell.outputs] == ["stream", "error"]
+    (live,) = discovery.live()
+    rows = kernels.ask(live.kernel_id, "/api/history")["executions"]
+    assert [row["state"] for row in rows] == ["error", "ok"]
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) == 1, "the cell's failure, not an interrupt"
+    reader.join(30)
+    assert child.stderr is not None
+    child.stderr.close()
+    assert not discovery.live()
+    assert sum("ZeroDivisionError: " in line for line in said if line.startswith("jupyter rtc:")) == 1

@@ -101,6 +101,13 @@ def _add_running(commands: Commands[_Command]) -> None:
         help="assign a parameter behind the cell tagged `parameters`; VALUE is JSON, or text",
     )
     command.add_argument("--share", choices=("view", "run"), default="view", help="what the live link may do")
+    command.add_argument(
+        "--linger",
+        metavar="TIME",
+        type=_duration,
+        default=0.0,
+        help="so long the link stays when all has run: 10m",
+    )
     command.add_argument("--json", action="store_true", help="tell each event as a JSON object on stdout")
     command.set_defaults(command="running:run_notebook")
 

@@ -36,21 +36,35 @@ def run_notebook(args: argparse.Namespace, settings: RTCKernel) -> int:
         allow_errors=args.allow_errors,
         parameters={name: parse_value(value) for name, value in args.parameter},
         share=args.share,
+        linger_s=args.linger,
         settings=settings,
     )
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     view: View = JsonView() if args.json else BarView(console) if console.is_terminal else LineView()
+    told: list[run.Outcome] = []
+
+    def tell_outcome(outcome: run.Outcome) -> None:
+        told.append(outcome)
+        view.close()
+        if args.output == "-":
+            _print_notebook(outcome.notebook)
+        elif args.output is not None:
+            run.write(outcome.notebook, Path(args.output))
+        if outcome.traceback:
+            sys.stderr.write(clean(outcome.traceback, colours=console.is_terminal) + "\n")
+        view.end(outcome, args.output)
+
+    def show(progress: run.Progress) -> None:
+        if isinstance(progress, run.Lingering):  # what there is to have is had at once, not when the link has gone
+            tell_outcome(progress.outcome)
+        view.show(progress)
+
     try:
-        outcome = asyncio.run(run.run_notebook(wanted, view.show))
+        outcome = asyncio.run(run.run_notebook(wanted, show))
     finally:
         view.close()
-    if args.output == "-":
-        _print_notebook(outcome.notebook)
-    elif args.output is not None:
-        run.write(outcome.notebook, Path(args.output))
-    if outcome.traceback:
-        sys.stderr.write(clean(outcome.traceback, colours=console.is_terminal) + "\n")
-    view.end(outcome, args.output)
+    if not told:
+        tell_outcome(outcome)
     return outcome.exit_code
 
 
@@ -78,6 +92,9 @@ class JsonView:
 
     def show(self, progress: run.Progress) -> None:
         """See :class:`View`."""
+        if isinstance(progress, run.Lingering):
+            emit({"event": "linger", "seconds": progress.seconds})
+            return
         names = {run.Linked: "link", run.Unlinked: "no link", run.CellStarted: "cell", run.CellEnded: "cell"}
         value = {"event": names[type(progress)], **asdict(progress)}
         if isinstance(progress, run.CellStarted | run.CellEnded):
@@ -123,6 +140,8 @@ class LineView:
                 self.started(number, count, cut(clean(first_line(code)), 60))
             case run.CellEnded(number, count, _, code, state, duration_s):
                 self.ended(number, count, cut(clean(first_line(code)), 60), state, duration_s)
+            case run.Lingering(_, seconds):
+                self.line(f"The link stays for {duration(seconds)}; Ctrl-C ends it.")
             case _:
                 assert_never(progress)
 
