@@ -39,6 +39,8 @@ from rtc_kernel.tables import (
     PutExecution,
     PutKernel,
     PutMeta,
+    Request,
+    RequestState,
     WriteText,
 )
 
@@ -88,6 +90,16 @@ class Served:
 
     def print_text(self, row: str, text: str) -> None:
         self.do(lambda: self.socket.print_text(row, text))
+
+    def hold(self, request: Request) -> None:
+        """A request of somebody's is held."""
+        requests = self.socket.backend.requests
+
+        def put() -> None:
+            requests.put([replace(request, state=RequestState.HELD)])
+            self.socket.server.push(requests.take_update() or b"", "requests")
+
+        self.do(put)
 
     def link(self, role: str = "view") -> str:
         return f"http://127.0.0.1:{self.socket.port}/?token={self.socket.tokens[role]}"
@@ -841,8 +853,16 @@ def test_axe_finds_nothing(tab: Callable[..., Tab], size: dict[str, int], scheme
         view = tab(server.link("run"), size, color_scheme=scheme)
         expect(view.page.get_by_role("textbox", name="Code to run")).to_be_visible()
         expect(view.cards).to_have_count(7)
+        server.hold(Request(id="q-1", action="execute", by="ada", columns={"code": "held()"}, reason="the agent ended"))
+        expect(view.page.locator(".queue")).to_contain_text("held")
         view.cards.nth(5).get_by_role("button", name="Details").click()
         found["history"] = view.complaints_of_axe()
+        view.page.get_by_role("searchbox").fill("never")
+        expect(view.cards).to_have_count(1)
+        found["filter"] = view.complaints_of_axe()
+        view.page.get_by_role("searchbox").fill("")
+        view.page.keyboard.press("Escape")
+        expect(view.cards).to_have_count(7)
         view.page.keyboard.press("?")
         expect(view.page.get_by_role("dialog")).to_be_visible()
         found["keys"] = view.complaints_of_axe()
@@ -860,6 +880,7 @@ def test_axe_finds_nothing(tab: Callable[..., Tab], size: dict[str, int], scheme
             PutMeta({"health": {"status": "degraded", "reason": "disk"}, "gap": [{"since": 1.0, "until": 2.0}]}),
         )
         expect(view.page.locator("article.cell")).to_have_count(4)
+        expect(view.page.locator(".banners")).to_contain_text("degraded: disk")
         found["notebook"] = view.complaints_of_axe()
         view.page.evaluate("document.body.textContent = 'axe can fail'; document.body.style.color = '#777'")
         assert {state: said for state, said in found.items() if said} == {}
