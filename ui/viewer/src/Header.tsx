@@ -94,8 +94,7 @@ function Now({ session }: { session: Session }): JSX.Element | null {
   );
   const said = (
     <>
-      {text}
-      {code ? <code>{code}</code> : null}
+      {text} {code ? <code>{code}</code> : null}
     </>
   );
   return (
