@@ -272,6 +272,10 @@ class PageHandler(Handler):
         """Sandboxed frames have an Origin of their own and load their scripts from here."""
         return self.path_args[0].startswith("assets/")
 
+    def head(self, name: str) -> None:
+        """What :meth:`get` would answer, without the bytes."""
+        self.get(name)
+
     def get(self, name: str) -> None:
         """Serve a file, or turn ``?token=`` into a cookie."""
         secret = self.get_query_argument("token", None)
