@@ -1,6 +1,6 @@
 /** What does one execution look like? */
 
-import type { Execution, Question } from "@rtc-kernel/client";
+import type { Execution, ExecutionChange, Question } from "@rtc-kernel/client";
 import type { JSX } from "preact";
 import { memo } from "preact/compat";
 import { useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
@@ -11,6 +11,7 @@ import { isOpen, originOf, ranFor, STATE_WORDS, waitedFor, whoAsked } from "./ex
 import { formatBytes, formatDuration, formatExact, formatMachine, formatTicking, formatTime } from "./format.ts";
 import { Icon } from "./icons.tsx";
 import { OutputsView } from "./outputs/index.ts";
+import { countChars, mergeChanges, Pace } from "./pace.ts";
 import { StateMark } from "./shapes.tsx";
 import type { Session } from "./session.ts";
 import { failure } from "./summary.ts";
@@ -246,15 +247,37 @@ const Outputs = memo(
       if (!host.current) return undefined;
       const outputs = new OutputsView(host.current, session.outputs);
       view.current = outputs;
+      const segments = (position: number): readonly string[] | null => session.doc.segments(id, position);
+      const pace = new Pace();
+      let waiting: { row: Execution; change: ExecutionChange } | null = null;
+      let timer: number | undefined;
+      const draw = (): void => {
+        window.clearTimeout(timer);
+        timer = undefined;
+        if (waiting === null || session.travel.at.peek() !== null) return;
+        const { row, change } = waiting;
+        waiting = null;
+        outputs.update(row, change, segments);
+        pace.drew(performance.now(), countChars(row, segments));
+      };
       const stop = session.history.onRow(id, (row, change) => {
         if (session.travel.at.peek() !== null) return;
         shown.current = row;
-        if (change === null || change.kind !== "changed") outputs.show(row);
-        else if (change.outputs || change.streams.length > 0)
-          outputs.update(row, change, (position) => session.doc.segments(id, position));
+        if (change === null || change.kind !== "changed") {
+          waiting = null;
+          outputs.show(row);
+          return;
+        }
+        if (!change.outputs && change.streams.length === 0 && waiting === null) return;
+        waiting = { row, change: mergeChanges(waiting?.change ?? null, change) };
+        const isBulk = !change.outputs && !change.columns;
+        const wait = isBulk ? pace.wait(performance.now(), countChars(row, segments)) : 0;
+        if (wait === 0) draw();
+        else timer ??= window.setTimeout(draw, wait);
       });
       return () => {
         stop();
+        window.clearTimeout(timer);
         outputs.destroy();
         view.current = null;
         shown.current = null;

@@ -1,11 +1,12 @@
 /** The page's pure rooms: words, filters, the chart, and a history without holes. */
 
-import type { Cell, Change, Execution, HistoryQuery, Kernel, LiveDocument } from "@rtc-kernel/client";
+import type { Cell, Change, Execution, ExecutionChange, HistoryQuery, Kernel, LiveDocument } from "@rtc-kernel/client";
 import { describe, expect, it } from "vitest";
 import { latestOfCells, numberCells, originOf, ranFor, whoAsked } from "../src/executions.ts";
 import { matches, NO_FILTER } from "../src/filters.ts";
 import { countOf, firstLine, formatDuration, formatTicking } from "../src/format.ts";
 import { History } from "../src/history.ts";
+import { countChars, mergeChanges, Pace } from "../src/pace.ts";
 import { Past, pastOf } from "../src/prompt/past.ts";
 import { describe as say, describeProgress, progressOf } from "../src/summary.ts";
 import { extentOf, findBar, layOut, tickFormat } from "../src/timeline/lanes.ts";
@@ -237,5 +238,41 @@ describe("the history", () => {
     expect(history.order.value).toEqual(["e1", "e2", "e3"]);
     expect(history.isWhole("e1")).toBe(true);
     expect((await history.find("e77"))?.code).toBe("whole");
+  });
+});
+
+describe("pace", () => {
+  const run = (text: string, omitted: number | null = null): Execution =>
+    ({ outputs: [{ output_type: "stream", text, omitted_bytes: omitted }, { output_type: "error" }] }) as never;
+
+  it("a line is drawn at once, however soon it comes", () => {
+    const pace = new Pace();
+    pace.drew(1000, 500);
+    expect(pace.wait(1001, 600)).toBe(0);
+  });
+
+  it("a flood waits for its next frame, and not longer", () => {
+    const pace = new Pace();
+    expect(pace.wait(1000, 1e6)).toBe(0);
+    pace.drew(1000, 1e6);
+    expect(pace.wait(1050, 1.1e6)).toBe(150);
+    expect(pace.wait(1200, 1.1e6)).toBe(0);
+    expect(pace.wait(1050, 1e5)).toBe(150); // it was cleared and began again
+  });
+
+  it("text that is left out counts as printed", () => {
+    expect(countChars(run("", 1000), () => ["abc", "de"])).toBe(1005);
+    expect(countChars(run("abc"), () => null)).toBe(0);
+  });
+
+  it("changes that wait are one change", () => {
+    const text = (position: number): ExecutionChange => ({
+      kind: "changed", columns: false, outputs: false, streams: [{ position, segment: 1 }],
+    });
+    const both = mergeChanges(text(0), text(2));
+    expect(both).toMatchObject({ columns: false, outputs: false, streams: [{ position: 0 }, { position: 2 }] });
+    expect(mergeChanges(both, { ...text(1), outputs: true } as ExecutionChange)).toMatchObject({ outputs: true });
+    expect(mergeChanges(both, { kind: "removed" })).toEqual({ kind: "removed" });
+    expect(mergeChanges(null, both)).toBe(both);
   });
 });
