@@ -48,8 +48,8 @@ class Transcript:
         commands = self.room.receive_front(channel, frames, 0.0, sent=passes)
         return self.words([ToChild(channel, frames), *commands] if passes else commands)
 
-    def child(self, name: str, **content: Any) -> list[str]:
-        header = new_header("execute_reply", session="child", username="kernel")
+    def child(self, name: str, msg_type: str = "execute_reply", **content: Any) -> list[str]:
+        header = new_header(msg_type, session="child", username="kernel")
         frames = CODEC.write(header, {"status": "ok", **content}, parent=self.headers[name], idents=[b"front-id"])
         return self.words([ToFront(Channel.SHELL, frames), *self.room.receive_child(Channel.SHELL, frames, 0.0)])
 
@@ -285,6 +285,60 @@ def test_kernel_info_and_subshells_are_not_held() -> None:
     t.front("m", code="%rtc who")
     assert t.front("k", "kernel_info_request") == ["child k"]
     assert t.front("s", code="1", header={"subshell_id": "s1"}) == ["child s '1'"]
+
+
+def test_kernel_info_is_answered_for_the_child_while_its_main_shell_is_busy_and_passes_while_it_is_not() -> None:
+    t = Transcript()
+    t.front("a", code="slow()")
+    assert t.front("k", "kernel_info_request") == ["child k"], "nothing is known yet"
+    assert t.child("k", "kernel_info_reply", banner="é") == ["front k kernel_info_reply ok"]
+    assert t.front("l", "kernel_info_request") == [
+        "iopub l status busy",
+        "front l kernel_info_reply ok",
+        "iopub l status idle",
+        "iopub a status busy",
+    ]
+    t.child("a")
+    assert t.front("m", "kernel_info_request") == ["child m"]
+
+
+def test_the_answer_about_the_child_is_what_it_said_last_and_the_mirror_hears_nothing_of_it() -> None:
+    t = Transcript()
+    for banner in ("old", "new"):
+        t.front(banner, "kernel_info_request")
+        t.child(banner, "kernel_info_reply", banner=banner)
+    t.front("a", code="slow()")
+    header = new_header("kernel_info_request", session="front", username="ana")
+    frames = CODEC.write(header, {}, idents=[b"one", b"two"])
+    assert not t.room.passes(Channel.SHELL, frames)
+    commands = t.room.receive_front(Channel.SHELL, frames, 0.0)
+    (reply,) = [CODEC.read(command.frames) for command in commands if isinstance(command, ToFront)]
+    assert reply.content == {"status": "ok", "banner": "new"}
+    assert (reply.session, reply.parent, reply.idents) == ("child", header, (b"one", b"two"))
+    assert not any(isinstance(command, Tap) for command in commands), "it would be taken for the child's"
+
+
+def test_kernel_info_of_a_subshell_of_the_agent_and_badly_signed_is_the_childs() -> None:
+    t = Transcript()
+    t.front("k", "kernel_info_request")
+    t.child("k", "kernel_info_reply")
+    t.front("a", code="slow()")
+    assert t.front("s", "kernel_info_request", header={"subshell_id": "s1"}) == ["child s"]
+    assert t.front("c", "kernel_info_request", channel=Channel.CONTROL) == ["child c"]
+    header = new_header("kernel_info_request", session="rtc", username="rtc")
+    for codec, idents in ((CODEC, [AGENT_IDENT]), (Codec(b"other"), [b"front-id"])):
+        frames = codec.write(header, {}, idents=idents)
+        assert ToChild(Channel.SHELL, frames) in t.room.receive_front(Channel.SHELL, frames, 0.0)
+
+
+def test_what_a_child_said_of_itself_is_forgotten_with_it() -> None:
+    t = Transcript()
+    t.front("k", "kernel_info_request")
+    t.child("k", "kernel_info_reply")
+    t.room.receive_exit()
+    t.room.receive_session({"session": "child"}, 0.0)
+    t.front("a", code="slow()")
+    assert t.front("l", "kernel_info_request") == ["child l"]
 
 
 def test_a_silent_magic_shows_nothing() -> None:

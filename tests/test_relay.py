@@ -142,6 +142,25 @@ def test_kernel_info_is_answered_on_control_while_a_cell_runs(kernel: Running, g
     assert finish(client, msg_id).reply["content"]["status"] == "ok"
 
 
+def test_a_client_that_connects_while_a_cell_runs_is_ready_at_once_and_sees_busy(kernel: Running, gate: Gate) -> None:
+    msg_id = kernel.client.execute(gate.code)
+    other = kernel.connect()  # waits until it is ready
+    try:
+        opened = other.session.msg("comm_open", {"comm_id": "c", "target_name": "rtc.sync.v1", "data": {}})
+        other.shell_channel.send(opened)
+        while True:
+            message = other.get_iopub_msg(timeout=20)
+            parent, state = message["parent_header"].get("msg_id"), message["content"].get("execution_state")
+            if parent == msg_id:
+                assert state == "busy"
+                break
+            assert parent != opened["header"]["msg_id"] or state in ("busy", "idle")
+        gate.open()
+        assert finish(kernel.client, msg_id).reply["content"]["status"] == "ok"
+    finally:
+        other.stop_channels()
+
+
 def test_what_follows_an_error_is_aborted(kernel: Running) -> None:
     client = kernel.client
     ids = [client.execute(code) for code in ("1/0", "print('never')", "print('never')")]

@@ -1,9 +1,10 @@
 """A message on shell or control: pass it, take it, hold it, or rewrite it?
 
 Pure: frames and the time in, :data:`Command` values out. Owns what the decision needs: which execute_requests the
-child has not answered, which messages wait behind a ``%rtc`` line, and which of our comms are open.
+child has not answered, which messages wait behind a ``%rtc`` line, what the child said of itself, and which of our
+comms are open.
 
-What is of no interest costs one look at the header and goes on as the same frames. Four things are of interest:
+What is of no interest costs one look at the header and goes on as the same frames. Five things are of interest:
 
 * an execute_request that begins with ``%rtc`` lines. The lines are asked of the agent, in order with the cells
   around them: everything behind them on the main shell is held until they are answered, and they wait until the
@@ -12,6 +13,9 @@ What is of no interest costs one look at the header and goes on as the same fram
   ``stop_on_error``);
 * completion, inspection and is_complete on such a line;
 * messages of the comm target ``rtc.sync.v1``, whatever their subshell;
+* kernel_info_request on the main shell while code runs there, which is what every frontend asks when it attaches: it
+  is answered with what the child said last, because the child would answer behind the code. The agent's own goes
+  on: it asks in order to learn that the child is through with all before it;
 * interrupt_request, where the child's own way (it signals its process group only if it leads one) would not
   reach the processes that a cell has started.
 
@@ -48,6 +52,7 @@ REPLY_GRACE_S = 1.0
 
 _MAGIC_LINE = re.compile(r"^[ \t]*\?{0,2}%rtc(?=[\s?]|$)")
 _MAGIC_HINT = b"%rtc"
+_INFO_REQUEST, _INFO_REPLY = b"kernel_info_request", b"kernel_info_reply"
 
 
 # --- commands ------------------------------------------------------------------------------------------------
@@ -190,6 +195,7 @@ class Intercept:
         self.username = "username"
         self.execution_count = 0  # the last one the child named
         self.comms: set[str] = set()  # ids of our comms that frontends hold open
+        self._info = b""  # content of the child's last kernel_info_reply
         self._outstanding: dict[str, Parts] = {}  # by msg_id; main shell, in order
         self._silent_since: dict[str, float] = {}  # outstanding ones that went idle without a reply, and when
         self._busy_since: dict[str, float] = {}  # answered ones that did not go idle yet, and when
@@ -213,6 +219,8 @@ class Intercept:
         if channel is Channel.CONTROL:
             return not self.take_interrupt or not any(b"interrupt_request" in frame for frame in frames)
         if self._held or self._asking is not None:
+            return False
+        if self._knows_info and any(_INFO_REQUEST in frame for frame in frames):
             return False
         return not any(_MAGIC_HINT in frame or b"comm_" in frame for frame in frames)
 
@@ -242,8 +250,11 @@ class Intercept:
             taken = self._take_aside(str(msg_type), parts, frames, now)
             if taken is not None:
                 return taken
-        if header.get("subshell_id") or msg_type == "kernel_info_request":
+        if header.get("subshell_id"):
             return passed
+        if msg_type == "kernel_info_request":
+            answers = self._knows_info and not sent and AGENT_IDENT not in parts.idents and self.codec.verify(parts)
+            return self._answer_info(parts) if answers else passed
         if self._asking is not None or self._held:
             self._held.append(frames)
             return [Tap(channel, Way.TO_CHILD, frames)]
@@ -268,7 +279,9 @@ class Intercept:
             parts = split(frames)
             if not self.session:  # a reply may be quicker than iopub: what waits for the session goes on now
                 commands += self.receive_session(parse(parts.header), now)
-            if channel is Channel.SHELL and self._outstanding:
+            if _INFO_REPLY in parts.header:
+                self._learn_info(parts)
+            elif channel is Channel.SHELL and self._outstanding:
                 commands += self._answered(parts, now)
         except RemoteError:
             return []
@@ -342,6 +355,7 @@ class Intercept:
         self._asides.clear()
         self.session = ""
         self.execution_count = 0
+        self._info = b""
         return commands
 
     def receive_comms_lost(self) -> list[Command]:
@@ -523,6 +537,21 @@ class Intercept:
             *reply,
             self._status("idle", parts.header),
         ]
+
+    @property
+    def _knows_info(self) -> bool:
+        """Whether a kernel_info_request is ours to answer: code runs, and the child has once answered one."""
+        return bool(self._outstanding and self._info and self.session)
+
+    def _learn_info(self, parts: Parts) -> None:
+        if parse(parts.header).get("msg_type") == "kernel_info_reply" and parse(parts.content).get("status") == "ok":
+            self._info = parts.content
+
+    def _answer_info(self, parts: Parts) -> list[Command]:
+        """Nothing of this is tapped: the mirror takes an answer on shell for a sign that what came before has ended."""
+        header = new_header("kernel_info_reply", session=self.session, username=self.username)
+        frames = self.codec.write(header, parse(self._info), parent=parts.header, idents=parts.idents)
+        return self._around(parts, [ToFront(Channel.SHELL, frames)])
 
     def _is_ours(self, msg_type: str, parts: Parts) -> bool:
         if msg_type == "comm_open":
