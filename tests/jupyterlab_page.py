@@ -13,9 +13,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
+from jupyter_core.paths import jupyter_path
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 from servers import JupyterServer, jupyter_server
+
+import rtc_kernel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READY_S = 60.0
@@ -23,8 +26,8 @@ READY_S = 60.0
 
 
 @contextlib.contextmanager
-def jupyter_lab(home: Path) -> Iterator[JupyterServer]:
-    """``jupyter lab`` in a home of its own; it asks nobody for news."""
+def jupyter_lab(home: Path, command: str = "lab") -> Iterator[JupyterServer]:
+    """``jupyter lab``, or ``jupyter notebook``, in a home of its own; it asks nobody for news."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RTC_KERNEL_")}
     for name in ("runtime", "data", "config"):
         (home / name).mkdir(parents=True)
@@ -33,9 +36,16 @@ def jupyter_lab(home: Path) -> Iterator[JupyterServer]:
     page_config = home / "config" / "labconfig" / "page_config.json"
     page_config.parent.mkdir()
     page_config.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
-    quiet = ["--LabApp.news_url=", "--LabApp.extension_manager=readonly"]
-    quiet.append("--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
-    with jupyter_server("lab", home, environ, *quiet) as server:
+    extension = home / "data" / "labextensions" / "@rtc-kernel" / "lab"
+    extension.parent.mkdir(parents=True)
+    extension.symlink_to(Path(rtc_kernel.__file__).parent / "labextension")
+    app = {"lab": "LabApp", "notebook": "JupyterNotebookApp"}[command]
+    quiet = ["--LabApp.news_url=", f"--{app}.extension_manager=readonly"]
+    if command == "lab":  # this tree's, before one that was installed
+        extensions = [str(home / "data" / "labextensions"), *jupyter_path("labextensions")]
+        quiet += [f"--LabApp.labextensions_path={path}" for path in extensions]
+    quiet.append(f"--{app}.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+    with jupyter_server(command, home, environ, *quiet) as server:
         yield server
 
 
@@ -68,6 +78,19 @@ def chromium() -> Iterator[Browser]:
         finally:
             context.close()
             process.close()
+
+
+@contextlib.contextmanager
+def another(browser: Browser) -> Iterator[Browser]:
+    """A browser that shares nothing with this one."""
+    process = browser.context.browser
+    assert process is not None
+    context = process.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(READY_S * 1000)
+    try:
+        yield Browser(context, browser.strangers)
+    finally:
+        context.close()
 
 
 class NotebookPage:
@@ -134,13 +157,19 @@ def lab_page(lab: JupyterServer, browser: Browser, path: str = "lab") -> Iterato
         page.close()
 
 
-@contextlib.contextmanager
-def open_notebook(lab: JupyterServer, browser: Browser, kernel: str, *sources: str) -> Iterator[NotebookPage]:
-    """A notebook with these cells, made for this kernel, open in a tab; its kernel is ended at the end."""
+def write_notebook(lab: JupyterServer, kernel: str, *sources: str) -> str:
+    """A notebook with these cells, made for this kernel; its name."""
     made = new_notebook(cells=[new_code_cell(source) for source in sources])
     made.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
     name = f"{kernel}-{len(list(lab.root.iterdir()))}.ipynb"
     nbformat.write(made, lab.root / name)
+    return name
+
+
+@contextlib.contextmanager
+def open_notebook(lab: JupyterServer, browser: Browser, kernel: str, *sources: str) -> Iterator[NotebookPage]:
+    """A notebook with these cells, made for this kernel, open in a tab; its kernel is ended at the end."""
+    name = write_notebook(lab, kernel, *sources)
     with lab_page(lab, browser, f"lab/tree/{name}") as page:
         notebook = NotebookPage(page)
         notebook.wait_ready()

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from conftest import wait_until
 
 STARTED_S = 60.0
@@ -27,6 +28,7 @@ class JupyterServer:
     token: str
     root: Path
     log: Path
+    process: psutil.Process
 
 
 @contextlib.contextmanager
@@ -56,7 +58,7 @@ def jupyter_server(command: str, home: Path, environ: Mapping[str, str], *option
 
         try:
             url, token = wait_until(found, "the server has started", STARTED_S)
-            yield JupyterServer(url, token, root, log)
+            yield JupyterServer(url, token, root, log, psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)

@@ -1,0 +1,47 @@
+/**
+ * How does JupyterLab load us?
+ *
+ * As a remote of module federation: a script that puts a container of two functions under our name, which is all that
+ * JupyterLab needs of one. `init` gets what the page shares, by package and version; `get` gives the plugin.
+ */
+
+import type { NotebookPackage, OutputAreaPackage } from "./jupyterlab.ts";
+import { makePlugin } from "./plugin.ts";
+import { useYjs } from "./yjs.ts";
+
+interface Shared {
+  readonly get: () => Promise<() => unknown>;
+  readonly loaded?: unknown;
+}
+
+type ShareScope = { readonly [name: string]: { readonly [version: string]: Shared } };
+
+let scope: ShareScope = {};
+
+const container = {
+  init(shared: ShareScope): void {
+    scope = shared;
+  },
+
+  async get(module: string): Promise<() => unknown> {
+    if (module !== "./extension") throw new Error(`@rtc-kernel/lab has no module ${module}`);
+    const [yjs, notebook] = await Promise.all([share("yjs"), share("@jupyterlab/notebook")]);
+    useYjs(yjs as Parameters<typeof useYjs>[0]);
+    const outputArea = async (): Promise<OutputAreaPackage> =>
+      (await share("@jupyterlab/outputarea")) as OutputAreaPackage;
+    const plugin = makePlugin(notebook as NotebookPackage, outputArea);
+    return () => ({ __esModule: true, default: plugin });
+  },
+};
+
+/** The one that is loaded already, else the newest: what everybody in the page gets. */
+async function share(name: string): Promise<unknown> {
+  const versions = Object.entries(scope[name] ?? {});
+  versions.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
+  const found = versions.find(([, shared]) => shared.loaded) ?? versions.at(-1);
+  if (found === undefined) throw new Error(`this page shares no ${name}`);
+  return (await found[1].get())();
+}
+
+const page = globalThis as { _JUPYTERLAB?: { [name: string]: typeof container } };
+(page._JUPYTERLAB ??= {})["@rtc-kernel/lab"] = container;

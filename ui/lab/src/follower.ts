@@ -1,0 +1,355 @@
+/**
+ * How does one notebook follow one kernel?
+ *
+ * Door between JupyterLab's notebook and the kernel's live document. A cell shows its latest execution, whoever asked for
+ * it; what JupyterLab draws itself, because this page has run it, is left to it for as long as it does.
+ */
+
+import {
+  CommTransport,
+  connect,
+  type Execution,
+  hasEnded,
+  type Json,
+  type LiveDocument,
+  type Output,
+} from "@rtc-kernel/client";
+
+import type { CodeCell, KernelConnection, LabOutput, NotebookPanel, OutputAreaPackage } from "./jupyterlab.ts";
+import { CLEARED, counts, isCodeOf, latestOf, Places } from "./matching.ts";
+import { Note } from "./notes.ts";
+import { decodeBlob, fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts";
+import { probe } from "./probe.ts";
+import { Screen } from "./screen.ts";
+
+/** So long after an execution's end JupyterLab may still be drawing it; then what it waits for was lost. Seconds. */
+const GRACE_S = 3;
+
+/** So long cells are filled at a stretch: the page has to answer its user in between. Milliseconds. */
+const STRETCH_MS = 12;
+
+/** The least time between two requests for a whole record that still grows. Seconds. */
+const WHOLE_S = 2;
+
+export class NotebookFollower {
+  private readonly panel: NotebookPanel;
+  private readonly kernel: KernelConnection;
+  private readonly isFirst: boolean;
+  private readonly outputArea: () => Promise<OutputAreaPackage>;
+  private readonly sessions = new Set<string>();
+  private stopAsking: () => void;
+  private doc: LiveDocument | null = null;
+  private readonly screens = new WeakMap<CodeCell["model"], Screen>();
+  private readonly values = new Map<string, Json>();
+  private readonly made: Made = new WeakMap();
+  private readonly wholes = new Map<string, { outputs: readonly Output[]; ended: boolean }>();
+  private readonly fetching = new Map<string, number>();
+  private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
+  /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
+  private baseline: number | null = null;
+  private isFilling = false;
+  private isDisposed = false;
+
+  /** `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show. */
+  constructor(
+    panel: NotebookPanel,
+    kernel: KernelConnection,
+    isFirst: boolean,
+    outputArea: () => Promise<OutputAreaPackage>,
+  ) {
+    this.panel = panel;
+    this.kernel = kernel;
+    this.isFirst = isFirst;
+    this.outputArea = outputArea;
+    this.stopAsking = probe(kernel, () => this.follow());
+    kernel.iopubMessage.connect(this.receiveMessage);
+  }
+
+  dispose(): void {
+    this.isDisposed = true;
+    this.kernel.iopubMessage.disconnect(this.receiveMessage);
+    this.stopAsking();
+    this.doc?.close();
+    for (const timer of this.grace.values()) clearTimeout(timer);
+    for (const cell of this.cells()) {
+      const screen = this.screens.get(cell.model);
+      screen?.note?.remove();
+    }
+  }
+
+  /** The user has cleared this cell's outputs: they do not come back. */
+  receiveCleared(cell: CodeCell): void {
+    const { doc } = this;
+    if (doc === null || cell.model.type !== "code") return;
+    const screen = this.screens.get(cell.model);
+    if (screen?.isOther) return; // what was cleared is not what the kernel gave
+    screen?.clear();
+    this.setNote(cell, null);
+    const latest = latestOf(this.keys(), doc.executions.values()).get(cell.model.sharedModel.getId());
+    if (latest === undefined || !hasEnded(latest) || latest.metadata[CLEARED]) return;
+    doc.annotate(latest.id, CLEARED, true).catch((error: unknown) => {
+      console.warn("rtc_kernel: that the cell was cleared could not be noted:", error);
+    });
+  }
+
+  /** Some cells were cleared, and nobody says which. */
+  lookForCleared(): void {
+    for (const cell of this.cells()) {
+      const { outputs, executionCount } = cell.model;
+      const hasShown = this.screens.has(cell.model) || cell.outputArea.future;
+      if (hasShown && outputs.length === 0 && executionCount === null && !isStarred(cell)) this.receiveCleared(cell);
+    }
+  }
+
+  /** Another process answers for the kernel now: somebody has restarted it, and it knows nothing of our comms. */
+  private readonly receiveMessage = (_: unknown, { header }: { header: { session: string } }): void => {
+    const isAnother = this.sessions.size > 0 && !this.sessions.has(header.session);
+    this.sessions.add(header.session);
+    if (!isAnother) return;
+    this.stopAsking();
+    this.doc?.close();
+    this.stopAsking = probe(this.kernel, () => this.follow());
+  };
+
+  private follow(): void {
+    if (this.isDisposed) return;
+    const doc = (this.doc = connect(new CommTransport(this.kernel)));
+    doc.onChange((change) => {
+      if (change.reset) void this.fill();
+      else if (change.executions.size > 0) this.receive(change.executions.keys());
+    });
+  }
+
+  // --- which cell, which execution
+
+  private cells(): CodeCell[] {
+    if (this.panel.isDisposed) return [];
+    return this.panel.content.widgets.filter(({ model }) => model.type === "code") as unknown as CodeCell[];
+  }
+
+  private keys(): { id: string; source: string; cell: CodeCell }[] {
+    return this.cells().map((cell) => {
+      const { sharedModel } = cell.model;
+      return { id: sharedModel.getId(), source: sharedModel.getSource(), cell };
+    });
+  }
+
+  /** All of the document is there, or is there anew. */
+  private async fill(): Promise<void> {
+    if (this.isFilling) return; // it reads the document as it goes
+    this.isFilling = true;
+    try {
+      const keys = this.keys();
+      const latest = latestOf(keys, this.executions());
+      if (this.baseline === null) {
+        const ended = [...this.executions()].filter(hasEnded).map(({ seq }) => seq);
+        this.baseline = this.isFirst ? 0 : Math.max(0, ...ended);
+      }
+      // What runs now, and what the user looks at, first.
+      const order = keys.filter(({ id }) => latest.has(id));
+      const rank = ({ id, cell }: (typeof order)[number]): number =>
+        Number(hasEnded(latest.get(id) as Execution)) * 2 + Number(!cell.node.isConnected);
+      order.sort((a, b) => rank(a) - rank(b));
+      let until = performance.now() + STRETCH_MS;
+      for (const { id, cell } of order) {
+        if (performance.now() > until) {
+          await new Promise((resolve) => setTimeout(resolve));
+          until = performance.now() + STRETCH_MS;
+        }
+        if (this.isDisposed) return;
+        const execution = this.doc?.executions.get((latest.get(id) as Execution).id);
+        if (execution && !cell.isDisposed) this.show(cell, execution);
+      }
+      performance.mark("rtc_kernel:filled"); // for the benchmark
+    } finally {
+      this.isFilling = false;
+    }
+  }
+
+  private executions(): Iterable<Execution> {
+    return this.doc?.executions.values() ?? [];
+  }
+
+  private receive(ids: Iterable<string>): void {
+    const keys = this.keys();
+    const cells = new Map(keys.map(({ id, cell }) => [id, cell]));
+    const places = new Places(keys);
+    for (const id of ids) {
+      const execution = this.doc?.executions.get(id);
+      const cell = execution && cells.get(places.of(execution) ?? "");
+      if (cell) this.show(cell, execution);
+    }
+  }
+
+  // --- one cell
+
+  private show(cell: CodeCell, execution: Execution): void {
+    const known = this.screens.get(cell.model);
+    if (known?.execution !== execution.id && !this.isNews(cell, execution, known)) return;
+    if (this.isDrawnByLab(cell, execution)) {
+      if (known && known.execution !== execution.id) {
+        this.setNote(cell, null);
+        this.screens.delete(cell.model);
+      }
+      if (hasEnded(execution)) this.expectEnd(cell, execution.id);
+      return;
+    }
+    const { model } = this.panel.content;
+    const wasDirty = model?.dirty ?? true;
+    this.draw(cell, execution);
+    // Another page has run it and will save it: two pages that save one notebook get into each other's way.
+    const isOfAPage = execution.cell !== null && execution.request === null;
+    const isWatched = isOfAPage && execution.client !== this.kernel.clientId;
+    if (model && !wasDirty && isWatched && !this.screens.get(cell.model)?.isRestored) model.dirty = false;
+  }
+
+  /** Whether a cell is to turn to this execution. */
+  private isNews(cell: CodeCell, execution: Execution, known: Screen | undefined): boolean {
+    const { seq, metadata } = execution;
+    if (execution.private || metadata[CLEARED] || !counts(execution)) return false;
+    if (hasEnded(execution) && seq <= (this.baseline ?? 0)) return false;
+    const shown = known && this.doc?.executions.get(known.execution);
+    if (shown && shown.seq > seq) return false;
+    const drawn = cell.outputArea.future && this.doc?.executions.get(cell.outputArea.future.msg.header.msg_id);
+    return !drawn || drawn.seq <= seq;
+  }
+
+  private isDrawnByLab(cell: CodeCell, { id, client }: Execution): boolean {
+    return client === this.kernel.clientId && cell.outputArea.future?.msg.header.msg_id === id;
+  }
+
+  private get hasFilled(): boolean {
+    return !this.isFilling && this.baseline !== null;
+  }
+
+  private draw(cell: CodeCell, execution: Execution): void {
+    let screen = this.screens.get(cell.model);
+    if (screen?.execution !== execution.id) {
+      const isOther = !isCodeOf(execution, cell.model.sharedModel.getSource());
+      const note = screen?.note ?? null;
+      screen = new Screen(cell, execution, { isOther, isRestored: !this.hasFilled });
+      screen.note = note;
+      this.screens.set(cell.model, screen);
+    }
+    if (!screen.isOther && execution.state !== "queued" && counts(execution)) {
+      const outputs = this.outputsOf(cell, execution);
+      if (outputs) screen.showOutputs(outputs);
+      if (this.panel.content.notebookConfig.recordTiming) screen.showTimes(execution);
+    }
+    screen.showPrompt(execution);
+    this.setNote(cell, screen.isOther || !screen.isRestored ? execution : null);
+  }
+
+  private setNote(cell: CodeCell, execution: Execution | null): void {
+    const screen = this.screens.get(cell.model);
+    if (screen === undefined) return;
+    if (execution === null) {
+      screen.note?.remove();
+      screen.note = null;
+      return;
+    }
+    screen.note ??= new Note(cell);
+    if (screen.isOther) screen.note.showOther(execution, (run) => this.wholeOutputs(run), this.outputArea);
+    else screen.note.showRun(execution);
+  }
+
+  /** JupyterLab draws it, and it has ended: if JupyterLab does not come to know that, the document's word counts. */
+  private expectEnd(cell: CodeCell, id: string): void {
+    if (this.grace.has(id) || !isStarred(cell)) return;
+    const timer = setTimeout(() => {
+      this.grace.delete(id);
+      const execution = this.doc?.executions.get(id);
+      if (!execution || this.isDisposed || cell.isDisposed || !isStarred(cell)) return;
+      if (!this.isDrawnByLab(cell, execution)) return;
+      cell.outputArea.future?.dispose();
+      this.draw(cell, execution);
+    }, GRACE_S * 1000);
+    this.grace.set(id, timer);
+  }
+
+  // --- outputs, whole
+
+  /** What is to be shown now; null: nothing is known yet. What is missing is fetched, and shown when it is there. */
+  private outputsOf(cell: CodeCell, execution: Execution): LabOutput[] | null {
+    const missing: Missing = new Map();
+    let outputs: readonly Output[] | null = execution.outputs;
+    if (isCut(execution)) {
+      const whole = this.wholes.get(execution.id);
+      outputs = whole ? fillIn(whole.outputs, execution) : null;
+      const isFinal = hasEnded(execution);
+      if (outputs === null || (isFinal && !whole?.ended)) this.fetchWhole(cell, execution, isFinal);
+      if (outputs === null) return null;
+    }
+    const value = (digest: string, mediaType: string): Json | undefined => this.values.get(`${digest} ${mediaType}`);
+    const made = toOutputs(outputs, value, missing, this.made);
+    if (missing.size > 0) this.fetchValues(cell, execution.id, missing);
+    return made;
+  }
+
+  /** All outputs of an execution, fetched as far as they are not here. */
+  private async wholeOutputs(execution: Execution): Promise<LabOutput[]> {
+    const { doc } = this;
+    if (doc === null) return [];
+    const outputs = isCut(execution) ? (await doc.transport.execution(execution.id)).outputs : execution.outputs;
+    const missing: Missing = new Map();
+    const value = (digest: string, mediaType: string): Json | undefined => this.values.get(`${digest} ${mediaType}`);
+    toOutputs(outputs, value, missing);
+    for (;;) {
+      await this.loadValues(missing);
+      missing.clear();
+      const made = toOutputs(outputs, value, missing);
+      if (missing.size === 0) return made;
+    }
+  }
+
+  private fetchWhole(cell: CodeCell, { id }: Execution, ended: boolean): void {
+    const last = this.fetching.get(id);
+    if (last === Infinity || this.doc === null) return;
+    const wait = ended || last === undefined ? 0 : Math.max(0, last + WHOLE_S * 1000 - Date.now());
+    this.fetching.set(id, Infinity);
+    const load = async (): Promise<void> => {
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      const record = await this.doc?.transport.execution(id);
+      if (record) this.wholes.set(id, { outputs: record.outputs, ended: hasEnded(record) });
+    };
+    load()
+      .catch((error: unknown) => console.warn(`rtc_kernel: the outputs of a cell are not all here: ${String(error)}`))
+      .finally(() => {
+        this.fetching.set(id, Date.now());
+        this.redraw(cell, id);
+      });
+  }
+
+  private fetchValues(cell: CodeCell, id: string, missing: Missing): void {
+    const key = `values of ${id}`;
+    if (this.fetching.has(key)) return;
+    this.fetching.set(key, Infinity);
+    void this.loadValues(missing).then(() => {
+      this.fetching.delete(key);
+      this.redraw(cell, id);
+      for (const [digest, mediaType] of missing) this.values.delete(`${digest} ${mediaType}`); // it is drawn
+    });
+  }
+
+  private async loadValues(missing: Missing): Promise<void> {
+    const load = async ([digest, mediaType]: [string, string]): Promise<void> => {
+      const bytes = await this.doc?.transport.blob(digest).catch(() => null);
+      const value = bytes ? decodeBlob(bytes, mediaType) : null;
+      this.values.set(`${digest} ${mediaType}`, value);
+    };
+    await Promise.all([...missing].map(load));
+  }
+
+  private redraw(cell: CodeCell, id: string): void {
+    const execution = this.doc?.executions.get(id);
+    if (!execution || this.isDisposed || cell.isDisposed) return;
+    if (this.screens.get(cell.model)?.execution === id) this.show(cell, execution);
+  }
+}
+
+/** Whether the prompt says that it runs. */
+function isStarred(cell: CodeCell): boolean {
+  const { executionState } = cell.model;
+  if (executionState !== undefined) return executionState === "running";
+  return cell.node.querySelector(".jp-InputPrompt")?.textContent?.includes("*") ?? false;
+}

@@ -1,0 +1,135 @@
+/**
+ * What is used of JupyterLab.
+ *
+ * Pure types, of the least that JupyterLab 4.0 to 4.6 and Notebook 7 have in common, written down here because the
+ * packages that declare them are hundreds. The browser tests hold them true.
+ */
+
+import type { JsonObject, KernelLike } from "@rtc-kernel/client";
+
+export interface Signal<Sender, Args> {
+  connect(slot: (sender: Sender, args: Args) => void): boolean;
+  disconnect(slot: (sender: Sender, args: Args) => void): boolean;
+}
+
+export interface KernelConnection extends KernelLike {
+  readonly id: string;
+  /** `header.session` of what it sends. */
+  readonly clientId: string;
+  readonly isDisposed: boolean;
+  readonly iopubMessage: Signal<unknown, { readonly header: { readonly session: string } }>;
+}
+
+export interface SessionContext {
+  readonly session: { readonly kernel: KernelConnection | null } | null;
+  readonly kernelChanged: Signal<unknown, { newValue: KernelConnection | null }>;
+}
+
+/** nbformat's output. */
+export type LabOutput = JsonObject;
+
+/**
+ * Outputs of a cell. Only this way of changing them is used: mixed with that of the shared model, text gets lost.
+ * `set` of a stream is never followed by `add`, which would go on with the text that was there before.
+ */
+export interface OutputsModel {
+  readonly length: number;
+  add(output: LabOutput): number;
+  set(index: number, output: LabOutput): void;
+  clear(): void;
+  fromJSON(outputs: LabOutput[]): void;
+  toJSON(): LabOutput[];
+}
+
+export interface CodeCellModel {
+  readonly type: string;
+  readonly isDisposed: boolean;
+  readonly outputs: OutputsModel;
+  executionCount: number | null;
+  /** From JupyterLab 4.1 on. */
+  executionState?: string;
+  readonly trusted: boolean;
+  readonly sharedModel: {
+    getId(): string;
+    getSource(): string;
+    transact(change: () => void, undoable?: boolean): void;
+  };
+  getMetadata(key: string): unknown;
+  setMetadata(key: string, value: unknown): void;
+}
+
+export interface OutputArea {
+  /** Of the execution that JupyterLab itself draws here; null if there is none. */
+  readonly future: { readonly msg: { readonly header: { readonly msg_id: string } }; dispose(): void } | null;
+  readonly rendermime: unknown;
+}
+
+export interface CodeCell {
+  readonly model: CodeCellModel;
+  readonly node: HTMLElement;
+  readonly outputArea: OutputArea;
+  readonly isDisposed: boolean;
+  /** The cell's parts are made when it is seen for the first time. */
+  readonly ready: Promise<void>;
+  setPrompt(value: string): void;
+}
+
+export interface NotebookModel {
+  dirty: boolean;
+  /** There is a server that writes the notebook itself, as jupyter-collaboration does. */
+  readonly collaborative?: boolean;
+}
+
+export interface Notebook {
+  readonly model: NotebookModel | null;
+  readonly widgets: readonly { readonly model: { readonly type: string } }[];
+  readonly notebookConfig: { readonly recordTiming?: boolean };
+}
+
+export interface NotebookPanel {
+  readonly content: Notebook;
+  readonly context: { readonly ready: Promise<void> };
+  readonly sessionContext: SessionContext;
+  readonly isDisposed: boolean;
+  readonly disposed: Signal<unknown, unknown>;
+}
+
+export interface NotebookTracker {
+  forEach(each: (panel: NotebookPanel) => void): void;
+  readonly widgetAdded: Signal<unknown, NotebookPanel>;
+}
+
+export interface App {
+  readonly commands: {
+    readonly commandExecuted: Signal<unknown, { readonly id: string; readonly result: Promise<unknown> }>;
+  };
+  hasPlugin?(id: string): boolean;
+  listPlugins?(): Iterable<string>;
+}
+
+export interface Plugin {
+  readonly id: string;
+  readonly description: string;
+  readonly autoStart: boolean;
+  readonly requires: readonly unknown[];
+  activate(app: App, tracker: NotebookTracker): void;
+}
+
+/** What is used of the package `@jupyterlab/notebook`. */
+export interface NotebookPackage {
+  readonly INotebookTracker: unknown;
+  readonly NotebookActions: {
+    /** Not in JupyterLab 4.0. */
+    readonly outputCleared?: Signal<unknown, { notebook: Notebook; cell: CodeCell }>;
+  };
+}
+
+/** What is used of the package `@jupyterlab/outputarea`. */
+export interface OutputAreaPackage {
+  readonly OutputAreaModel: new (options: { values: LabOutput[]; trusted: boolean }) => unknown;
+  readonly SimplifiedOutputArea: new (options: { model: unknown; rendermime: unknown }) => {
+    readonly node: HTMLElement;
+    dispose(): void;
+  };
+}
+

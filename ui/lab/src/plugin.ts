@@ -1,0 +1,89 @@
+/**
+ * What begins with JupyterLab?
+ *
+ * Every notebook gets a follower for each kernel that it is connected to; one whose server writes the notebook itself
+ * gets none, because then that writer's outputs are the notebook's.
+ */
+
+import { NotebookFollower } from "./follower.ts";
+import type { App, KernelConnection, NotebookPackage, NotebookPanel, OutputAreaPackage, Plugin } from "./jupyterlab.ts";
+
+/** Plugins that put a server between the page and the notebook's file. */
+const WRITERS = /^@(jupyter\/docprovider|jupyter\/collaboration|jupyter-ai-contrib\/server-documents)/;
+
+export function makePlugin(notebook: NotebookPackage, outputArea: () => Promise<OutputAreaPackage>): Plugin {
+  return {
+    id: "@rtc-kernel/lab:outputs",
+    description: "Shows in a notebook what its kernel gave, whoever ran it, and while nobody looked.",
+    autoStart: true,
+    requires: [notebook.INotebookTracker],
+    activate: (app, tracker) => {
+      const followers = new Map<NotebookPanel["content"], PanelFollower>();
+      const follow = (panel: NotebookPanel): void => {
+        const follower = new PanelFollower(panel, () => isWritten(app, panel), outputArea);
+        followers.set(panel.content, follower);
+        panel.disposed.connect(() => {
+          followers.delete(panel.content);
+          follower.dispose();
+        });
+      };
+      tracker.forEach(follow);
+      tracker.widgetAdded.connect((_, panel) => follow(panel));
+      const { outputCleared } = notebook.NotebookActions;
+      outputCleared?.connect((_, { notebook: content, cell }) => followers.get(content)?.receiveCleared(cell));
+      if (outputCleared) return;
+      app.commands.commandExecuted.connect((_, { id, result }) => {
+        const look = (): void => followers.forEach((follower) => follower.lookForCleared());
+        if (/^notebook:.*clear.*output/.test(id)) result.then(look, () => undefined);
+      });
+    },
+  };
+}
+
+/** Whether a server writes this notebook itself. */
+function isWritten(app: App, panel: NotebookPanel): boolean {
+  const { model } = panel.content;
+  if (model?.collaborative !== undefined) return model.collaborative;
+  return [...(app.listPlugins?.() ?? [])].some((id) => WRITERS.test(id));
+}
+
+/** One notebook, over its kernels. */
+class PanelFollower {
+  private readonly panel: NotebookPanel;
+  private readonly isWritten: () => boolean;
+  private readonly outputArea: () => Promise<OutputAreaPackage>;
+  private follower: NotebookFollower | null = null;
+  private kernels = 0;
+
+  constructor(panel: NotebookPanel, isWritten: () => boolean, outputArea: () => Promise<OutputAreaPackage>) {
+    this.panel = panel;
+    this.isWritten = isWritten;
+    this.outputArea = outputArea;
+    panel.sessionContext.kernelChanged.connect((_, { newValue }) => void this.connect(newValue));
+    void this.connect(panel.sessionContext.session?.kernel ?? null);
+  }
+
+  receiveCleared(cell: Parameters<NotebookFollower["receiveCleared"]>[0]): void {
+    this.follower?.receiveCleared(cell);
+  }
+
+  lookForCleared(): void {
+    this.follower?.lookForCleared();
+  }
+
+  dispose(): void {
+    this.follower?.dispose();
+    this.follower = null;
+  }
+
+  private async connect(kernel: KernelConnection | null): Promise<void> {
+    this.dispose();
+    if (kernel === null) return;
+    const isFirst = this.kernels++ === 0;
+    await this.panel.context.ready;
+    const current = this.panel.sessionContext.session?.kernel;
+    if (this.panel.isDisposed || current !== kernel || kernel.isDisposed || this.isWritten()) return;
+    this.dispose();
+    this.follower = new NotebookFollower(this.panel, kernel, isFirst, this.outputArea);
+  }
+}
