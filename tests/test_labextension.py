@@ -6,6 +6,7 @@ import base64
 import contextlib
 import importlib.util
 import random
+import re
 import shutil
 import struct
 import zlib
@@ -41,7 +42,7 @@ if TYPE_CHECKING or not MISSING:
         lab_page,
         write_notebook,
     )
-    from playwright.sync_api import expect
+    from playwright.sync_api import WebSocketRoute, expect
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +282,38 @@ def test_an_agent_that_is_killed_while_a_cell_runs_costs_the_watching_page_nothi
         expect(mine.outputs(0)).to_have_text("one\ntwo\nthree\n")
         expect(mine.prompt(0)).to_have_text("[1]:")
         expect(theirs.outputs(0)).to_have_text("one\ntwo\nthree\n")
+
+
+def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    """Of a run of the page's own: JupyterLab alone would wait for its end for ever."""
+    gate, sockets, lossy = Gate(tmp_path / "gate"), [], False
+    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n'end'")
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        server.on_message(lambda message: None if lossy else socket.send(message))
+        sockets.append(socket)
+
+    with another(browser) as elsewhere:
+        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        with tab(lab, elsewhere, name) as notebook:
+            notebook.wait_ready()
+            notebook.start(0)
+            expect(notebook.outputs(0)).to_have_text("one\n")
+            lossy = True
+            gate.open()
+            with tab(lab, browser, name) as watching:
+                expect(watching.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
+            expect(notebook.outputs(0)).to_have_text("one\n")
+            lossy = False
+            sockets[-1].close(code=4000)
+            expect(notebook.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
+            expect(notebook.prompt(0)).to_have_text("[1]:")
+            notebook.start(0)
+            expect(notebook.prompt(0)).to_have_text("[2]:")
+            expect(notebook.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
 
 
 def test_cells_moved_and_deleted_while_another_page_runs_them_and_a_restart(

@@ -113,7 +113,8 @@ export class NotebookFollower {
 
   private follow(): void {
     if (this.isDisposed) return;
-    const doc = (this.doc = connect(new CommTransport(this.kernel)));
+    const onVisible = (callback: () => void): (() => void) => onReturn(this.kernel, callback);
+    const doc = (this.doc = connect(new CommTransport(this.kernel, { onVisible })));
     doc.onChange((change) => {
       if (change.reset) void this.fill();
       else if (change.executions.size > 0) this.receive(change.executions.keys());
@@ -345,6 +346,22 @@ export class NotebookFollower {
     if (!execution || this.isDisposed || cell.isDisposed) return;
     if (this.screens.get(cell.model)?.execution === id) this.show(cell, execution);
   }
+}
+
+/** Call when the page is looked at again, or its connection to the kernel is back: something may have been lost. */
+function onReturn(kernel: KernelConnection, callback: () => void): () => void {
+  const look = (): void => {
+    if (document.visibilityState !== "hidden") callback();
+  };
+  const connected = (_: unknown, status: string): void => {
+    if (status === "connected") look();
+  };
+  document.addEventListener("visibilitychange", look);
+  kernel.connectionStatusChanged.connect(connected);
+  return () => {
+    document.removeEventListener("visibilitychange", look);
+    kernel.connectionStatusChanged.disconnect(connected);
+  };
 }
 
 /** Whether the prompt says that it runs. */

@@ -17,6 +17,7 @@ export interface KernelConnection extends KernelLike {
   /** `header.session` of what it sends. */
   readonly clientId: string;
   readonly isDisposed: boolean;
+  readonly connectionStatusChanged: Signal<unknown, string>;
   readonly iopubMessage: Signal<unknown, { readonly header: { readonly session: string } }>;
 }
 
@@ -103,7 +104,6 @@ export interface App {
   readonly commands: {
     readonly commandExecuted: Signal<unknown, { readonly id: string; readonly result: Promise<unknown> }>;
   };
-  hasPlugin?(id: string): boolean;
   listPlugins?(): Iterable<string>;
 }
 

@@ -8,8 +8,8 @@
 import { NotebookFollower } from "./follower.ts";
 import type { App, KernelConnection, NotebookPackage, NotebookPanel, OutputAreaPackage, Plugin } from "./jupyterlab.ts";
 
-/** Plugins that put a server between the page and the notebook's file. */
-const WRITERS = /^@(jupyter\/docprovider|jupyter\/collaboration|jupyter-ai-contrib\/server-documents)/;
+/** Plugins of a server that writes outputs into notebooks, whether a notebook says so of itself or not. */
+const WRITERS = /^@jupyter-ai-contrib\/server-documents:/;
 
 export function makePlugin(notebook: NotebookPackage, outputArea: () => Promise<OutputAreaPackage>): Plugin {
   return {
@@ -42,8 +42,7 @@ export function makePlugin(notebook: NotebookPackage, outputArea: () => Promise<
 
 /** Whether a server writes this notebook itself. */
 function isWritten(app: App, panel: NotebookPanel): boolean {
-  const { model } = panel.content;
-  if (model?.collaborative !== undefined) return model.collaborative;
+  if (panel.content.model?.collaborative) return true;
   return [...(app.listPlugins?.() ?? [])].some((id) => WRITERS.test(id));
 }
 
