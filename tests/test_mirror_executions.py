@@ -297,6 +297,13 @@ def test_output_from_before_the_question_does_not_take_it_back() -> None:
     assert m.row("a").input is None
 
 
+def test_a_busy_that_is_published_again_does_not_take_the_question_back() -> None:
+    """The relay says what runs to every frontend that attaches."""
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), question("a"), status("a", "busy"))
+    assert m.row("a").input is not None
+
+
 def test_the_end_takes_the_question_back() -> None:
     m = Mirrored()
     m.feed(request("a"), begun("a"), question("a"))

@@ -165,7 +165,8 @@ class Mirror:
     def _receive_iopub(self, message: Message, at: float) -> list[Change]:
         kind, parent_id = message.type, clean_text(message.parent_id)
         run = self._executions.get(parent_id)
-        if run is None or run.asked is None:
+        # The relay publishes the running request's "busy" again, whatever that waits for.
+        if run is None or run.asked is None or message.content.get("execution_state") == "busy":
             return self._receive_published(kind, message, parent_id, run, at)
         columns = self._executions.stop_asking(run, get_text(message.header, "date"))
         answered: list[Change] = [PutExecution(run.id, columns)] if columns else []
