@@ -284,6 +284,24 @@ def test_an_agent_that_is_killed_while_a_cell_runs_costs_the_watching_page_nothi
         expect(theirs.outputs(0)).to_have_text("one\ntwo\nthree\n")
 
 
+def test_a_question_that_was_asked_of_a_page_that_is_gone_is_answered_in_another(
+    lab: JupyterServer, browser: Browser
+) -> None:
+    name = write_notebook(lab, "rtc-python", "who = input('who? ')\nprint('hello', who)")
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.start(0)
+        expect(notebook.cell(0).locator(".jp-Stdin-prompt")).to_have_text("who? ")
+    with tab(lab, browser, name) as notebook:
+        question = notebook.cell(0).locator(".rtc-Question")
+        expect(question.locator(".jp-Stdin-prompt")).to_have_text("who? ")
+        question.locator("input").fill("Ada")
+        question.locator("input").press("Enter")
+        expect(notebook.outputs(0)).to_have_text("hello Ada\n")
+        expect(question).to_have_count(0)
+        expect(notebook.prompt(0)).to_have_text("[1]:")
+
+
 def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
     lab: JupyterServer, browser: Browser, tmp_path: Path
 ) -> None:

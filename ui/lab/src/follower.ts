@@ -71,10 +71,7 @@ export class NotebookFollower {
     this.stopAsking();
     this.doc?.close();
     for (const timer of this.grace.values()) clearTimeout(timer);
-    for (const cell of this.cells()) {
-      const screen = this.screens.get(cell.model);
-      screen?.note?.remove();
-    }
+    for (const cell of this.cells()) this.screens.get(cell.model)?.leave();
   }
 
   /** The user has cleared this cell's outputs: they do not come back. */
@@ -189,7 +186,7 @@ export class NotebookFollower {
     if (known?.execution !== execution.id && !this.isNews(cell, execution, known)) return;
     if (this.isDrawnByLab(cell, execution)) {
       if (known && known.execution !== execution.id) {
-        this.setNote(cell, null);
+        known.leave();
         this.screens.delete(cell.model);
       }
       if (hasEnded(execution)) this.expectEnd(cell, execution.id);
@@ -227,6 +224,7 @@ export class NotebookFollower {
     let screen = this.screens.get(cell.model);
     if (screen?.execution !== execution.id) {
       const isOther = !isCodeOf(execution, cell.model.sharedModel.getSource());
+      screen?.question?.remove();
       const note = screen?.note ?? null;
       screen = new Screen(cell, execution, { isOther, isRestored: !this.hasFilled });
       screen.note = note;
@@ -238,6 +236,7 @@ export class NotebookFollower {
       if (this.panel.content.notebookConfig.recordTiming) screen.showTimes(execution);
     }
     screen.showPrompt(execution);
+    screen.showQuestion(execution, async (value, since) => this.doc?.answer(execution.id, value, since));
     this.setNote(cell, screen.isOther || !screen.isRestored ? execution : null);
   }
 

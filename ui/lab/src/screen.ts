@@ -11,6 +11,7 @@ import type { CodeCell, LabOutput } from "./jupyterlab.ts";
 import { counts } from "./matching.ts";
 import type { Note } from "./notes.ts";
 import { behind, stepsTo } from "./outputs.ts";
+import { QuestionLine } from "./question.ts";
 
 export class Screen {
   /** Of the execution that it is about. */
@@ -20,6 +21,7 @@ export class Screen {
   /** It was there before us; else it is told whose it is. */
   readonly isRestored: boolean;
   note: Note | null = null;
+  question: QuestionLine | null = null;
   private readonly cell: CodeCell;
   private shown: LabOutput[];
   private cleared: LabOutput[] = [];
@@ -68,6 +70,20 @@ export class Screen {
     if (model.executionState === undefined) {
       this.cell.setPrompt(isOver ? String(model.executionCount ?? "") : "*");
     } else if (model.executionState !== state) model.executionState = state;
+  }
+
+  /** What the kernel asks its user, if it does. */
+  showQuestion({ input }: Execution, answer: (value: string, since: number) => Promise<void>): void {
+    if (this.question?.since === input?.since) return;
+    this.question?.remove();
+    this.question = input && new QuestionLine(this.cell, input, (value) => answer(value, input.since));
+  }
+
+  /** Take away all that is beside the cell's own parts. */
+  leave(): void {
+    this.note?.remove();
+    this.question?.remove();
+    this.note = this.question = null;
   }
 
   /** The cell's `execution` metadata, with the keys that JupyterLab gives its own. Not a step to be undone. */
