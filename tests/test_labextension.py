@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ pytestmark = [
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
+        READY_S,
         Browser,
         NotebookPage,
         another,
@@ -399,10 +401,15 @@ def test_in_notebook_7_outputs_come_back_and_go_on_too(
         name = write_notebook(server, "rtc-python", f"print('one')\n{gate.code}print('two')", "3")
         for is_again in (False, True):
             page = browser.context.new_page()
+            heard: list[str] = []
+            page.on("websocket", lambda socket: socket.on("framereceived", lambda _: heard.append(socket.url)))  # noqa: B023
             page.goto(f"{server.url}notebooks/{name}?token={server.token}")
             prompts, outputs = page.locator(".jp-InputPrompt"), page.locator(".jp-OutputArea-output")
             if not is_again:
-                expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle")
+                deadline = time.monotonic() + READY_S
+                while not any("/channels" in url for url in heard):  # its indicator is idle before there is a kernel
+                    assert time.monotonic() < deadline, "the kernel says nothing"
+                    page.wait_for_timeout(20)
                 page.locator(".cm-content").first.click()
                 page.keyboard.press("Shift+Enter")
                 page.keyboard.press("Control+Enter")
