@@ -62,7 +62,8 @@ export const formatCount = (count: number): string => String(count).replace(/\B(
 
 export function formatBytes(count: number): string {
   if (count < 1024) return `${count} B`;
-  return count < 1 << 20 ? `${(count / 1024).toFixed(1)} KiB` : `${(count / (1 << 20)).toFixed(1)} MiB`;
+  if (count < 1 << 20) return `${(count / 1024).toFixed(1)} KiB`;
+  return count < 2 ** 30 ? `${(count / (1 << 20)).toFixed(1)} MiB` : `${(count / 2 ** 30).toFixed(1)} GiB`;
 }
 
 /** The last part of a path. */

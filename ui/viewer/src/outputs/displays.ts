@@ -3,7 +3,8 @@
 import type { BlobReference, Display, Json } from "@rtc-kernel/client";
 import { ClampView } from "./clamp.ts";
 import { failureText, type OutputContext, type View } from "./context.ts";
-import { formatBytes, make, makeButton } from "./dom.ts";
+import { formatBytes } from "../format.ts";
+import { make, makeButton } from "./dom.ts";
 import { SandboxFrame } from "./frames.ts";
 import { HtmlView } from "./html.ts";
 import { makeTree } from "./json.ts";

@@ -29,12 +29,6 @@ export function makeLink(href: string, text: string): HTMLAnchorElement {
   return link;
 }
 
-export function formatBytes(count: number): string {
-  if (count < 1024) return `${count} B`;
-  if (count < 1 << 20) return `${(count / 1024).toFixed(1)} KiB`;
-  return count < 2 ** 30 ? `${(count / (1 << 20)).toFixed(1)} MiB` : `${(count / 2 ** 30).toFixed(1)} GiB`;
-}
-
 export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }

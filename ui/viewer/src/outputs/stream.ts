@@ -2,7 +2,8 @@
 
 import type { Execution, Failure, Stream } from "@rtc-kernel/client";
 import { failureText, type OutputContext, type View } from "./context.ts";
-import { formatBytes, make, makeButton } from "./dom.ts";
+import { formatBytes } from "../format.ts";
+import { make, makeButton } from "./dom.ts";
 import { codePointCount, cutText, indexOfCodePoint } from "./pieces.ts";
 import { type Gap, TextView } from "./text.ts";
 

@@ -6,7 +6,8 @@
  */
 
 import { PLAIN, readAnsi } from "./ansi.ts";
-import { appendRuns, formatBytes, formatCount, make, makeButton } from "./dom.ts";
+import { formatBytes } from "../format.ts";
+import { appendRuns, formatCount, make, makeButton } from "./dom.ts";
 import {
   headEnd,
   leadOf,

@@ -8,6 +8,7 @@ import type { Execution, ExecutionChange, Output, Stream } from "@rtc-kernel/cli
 import type { OutputContext, View } from "./context.ts";
 import { makeDisplay } from "./displays.ts";
 import { formatCount, make, makeButton } from "./dom.ts";
+import { sameValue } from "./same.ts";
 import { FailureView, loadWhole, StreamView } from "./stream.ts";
 
 type Segments = (position: number) => readonly string[] | null;
@@ -177,12 +178,4 @@ function keeps({ entry, view }: Item, other: Entry): boolean {
   if (one.output_type !== two.output_type || one.at !== two.at) return false;
   if (one.output_type === "stream") return view instanceof StreamView && one.name === (two as Stream).name;
   return sameValue(one, two);
-}
-
-function sameValue(one: unknown, other: unknown): boolean {
-  if (one === other) return true;
-  if (typeof one !== "object" || typeof other !== "object" || one === null || other === null) return false;
-  const [keys, others] = [Object.keys(one), Object.keys(other)];
-  if (keys.length !== others.length || Array.isArray(one) !== Array.isArray(other)) return false;
-  return keys.every((key) => sameValue((one as Record<string, unknown>)[key], (other as Record<string, unknown>)[key]));
 }

@@ -10,6 +10,7 @@ import type { OutputContext, View } from "./context.ts";
 import { make } from "./dom.ts";
 import { SandboxFrame } from "./frames.ts";
 import { isReference } from "./mime.ts";
+import { sameValue } from "./same.ts";
 
 type State = { [key: string]: unknown };
 
@@ -118,7 +119,7 @@ export class WidgetView implements View {
           const comm = comms.get(id);
           if (!comm) continue;
           const old = this.sent.get(id) ?? {};
-          const changed = Object.entries(comm.state).filter(([key, value]) => !sameState(old[key], value));
+          const changed = Object.entries(comm.state).filter(([key, value]) => !sameValue(old[key], value));
           this.sent.set(id, { ...comm.state });
           const state: State = {};
           for (const [key, value] of changed) state[key] = await resolve(value, key, this.context);
@@ -182,18 +183,4 @@ function toBase64(data: Uint8Array): string {
   let text = "";
   for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
   return btoa(text);
-}
-
-function sameState(one: unknown, other: unknown): boolean {
-  if (one === other) return true;
-  if (typeof one !== "object" || typeof other !== "object" || one === null || other === null) return false;
-  if (one instanceof Uint8Array && other instanceof Uint8Array) {
-    return one.length === other.length && one.every((byte, at) => byte === other[at]);
-  }
-  const [keys, others] = [Object.keys(one), Object.keys(other)];
-  return (
-    keys.length === others.length &&
-    Array.isArray(one) === Array.isArray(other) &&
-    keys.every((key) => sameState((one as State)[key], (other as State)[key]))
-  );
 }
