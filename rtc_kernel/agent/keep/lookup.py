@@ -207,9 +207,13 @@ class Lookup:
             select = f"{layout.select} WHERE {' AND '.join(where or ['1'])}"
             start = after if upwards else before
             for row, row_bytes in _matching(
-                connection, layout, _pages(connection, select, values, start, size, upwards=upwards), matches
+                connection,
+                layout,
+                _pages(connection, select, values, start, size, upwards=upwards),
+                matches,
+                weigh=bool(page_bytes) and not brief,
             ):
-                row_bytes = 0 if brief else min(row_bytes, ends.stream_bytes or row_bytes)
+                row_bytes = min(row_bytes, ends.stream_bytes or row_bytes)
                 if len(chosen) == limit or (chosen and page_bytes and total + row_bytes > page_bytes):
                     following = chosen[-1][_SEQ]
                     break
@@ -517,10 +521,16 @@ def _matching(
     layout: Layout,
     pages: Iterator[list[Any]],
     matches: Callable[[Execution], bool] | None,
+    *,
+    weigh: bool,
 ) -> Iterator[tuple[Any, int]]:
-    """The rows that match, with the bytes of their outputs; little of what is looked at is in memory at a time."""
+    """The rows that match; little of what is looked at is in memory at a time.
+
+    Args:
+        weigh: give the bytes of their outputs with them, else 0.
+    """
     for found in pages:
-        sizes = sizes_of(connection, found, layout.version)
+        sizes = sizes_of(connection, found, layout.version) if weigh or matches is not None else {}
         batch: list[Any] = []
         batch_bytes = 0
         for row in (*found, None):
@@ -528,7 +538,7 @@ def _matching(
                 read = [None] * len(batch) if matches is None else read_executions(connection, batch, ends=SEARCHED)
                 for one, execution in zip(batch, read, strict=True):
                     if matches is None or (execution is not None and matches(execution)):
-                        yield one, sizes.get(one[0], 0)
+                        yield one, sizes.get(one[0], 0) if weigh else 0
                 batch, batch_bytes = [], 0
             if row is not None:
                 batch.append(row)
