@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,10 @@ from jupyter_core.paths import jupyter_path
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 from servers import JupyterServer, jupyter_server
+from tools import CHROMIUM, QUIET
 
 import rtc_kernel
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READY_S = 60.0
 """Until a page or a kernel must be there; a busy machine takes its time."""
 
@@ -60,9 +59,8 @@ class Browser:
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """Headless Chromium, as installed on this machine."""
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        process = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        process = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         context = process.new_context(viewport={"width": 1280, "height": 900})
         context.set_default_timeout(READY_S * 1000)
         expect.set_options(timeout=READY_S * 1000)

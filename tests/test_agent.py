@@ -439,10 +439,13 @@ def test_who_waits_for_an_answer_gets_it_although_the_history_is_cleared(ready: 
     assert asyncio.run(act()) == (41, ["slow"])
 
 
-def test_a_wrong_line_fails_its_cell_with_one_exact_line_and_the_next_cell_is_aborted(ready: Running) -> None:
+def test_a_wrong_line_fails_its_cell_with_one_exact_line_and_the_next_cell_is_aborted(
+    ready: Running, gate: Gate
+) -> None:
     client = ready.client
-    cells = ("import time; time.sleep(1)", "%rtc shara", "print('never')")  # the first lets the others queue up
-    ids = [client.execute(code) for code in cells]
+    ids = [client.execute(code) for code in (gate.code, "%rtc shara", "print('never')")]
+    replica(ready, lambda doc: len(doc.executions) == 3)
+    gate.open()
     assert [reply_to(client, msg_id)["content"]["status"] for msg_id in ids] == ["ok", "error", "aborted"]
     while (message := client.get_iopub_msg(timeout=10))["msg_type"] != "error":
         pass

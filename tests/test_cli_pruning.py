@@ -205,11 +205,9 @@ def test_text_beyond_store_execution_bytes_is_left_out_and_the_live_row_says_so(
 
     async def follow() -> dict[str, Any]:
         async with asyncio.timeout(20), connect(f"{alive.url}/?token={alive.token}") as doc:
-            while True:
-                rows = [row for row in doc.executions.values() if "rtc_truncated" in row.metadata]
-                if rows:
-                    return dict(rows[0].metadata["rtc_truncated"])
-                await asyncio.sleep(0.01)  # the pause between two looks
+            await doc.wait_for(lambda doc: any("rtc_truncated" in row.metadata for row in doc.executions.values()))
+            (row,) = (row for row in doc.executions.values() if "rtc_truncated" in row.metadata)
+            return dict(row.metadata["rtc_truncated"])
 
     assert 0 < asyncio.run(follow())["bytes"] <= 200_000
     (row,) = asyncio.run(call(address_of(alive), "GET", "/api/history"))["executions"]

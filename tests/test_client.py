@@ -67,8 +67,7 @@ async def take(changes: Changes, count: int) -> list[Change]:
 
 async def alone(server: StandIn) -> None:
     """Until the server has no peer."""
-    while server.server.peers:  # noqa: ASYNC110 - the server of another process would have no event for it either
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not server.server.peers, "nobody is connected")
 
 
 # --- what a follower sees

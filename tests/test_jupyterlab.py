@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from servers import JupyterServer
+from tools import missing
 
-PACKAGES = ("playwright", "jupyterlab", "ipywidgets", "matplotlib")
-MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
-    MISSING.append("Chromium")
+MISSING = missing("playwright", "jupyterlab", "ipywidgets", "matplotlib")
 
 pytestmark = [
     pytest.mark.browser,

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import random
 import re
-import shutil
 import struct
 import time
 import zlib
@@ -20,11 +19,9 @@ import psutil
 import pytest
 from kernels import Gate
 from servers import JupyterServer
+from tools import missing
 
-PACKAGES = ("playwright", "jupyterlab")
-MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
-    MISSING.append("Chromium")
+MISSING = missing("playwright", "jupyterlab")
 
 pytestmark = [
     pytest.mark.browser,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from serving import KERNEL, serving
+from tools import node_lacks
 
 from rtc_kernel.tables import (
     AddCommMessage,
@@ -25,13 +26,7 @@ from rtc_kernel.tables import (
 
 HERE = Path(__file__).parent / "node"
 NODE = shutil.which("node")
-LACKS = (
-    "node is not installed"
-    if NODE is None
-    else "run `npm ci` in tests/node"
-    if not (HERE / "node_modules" / "y-websocket").is_dir()
-    else ""
-)
+LACKS = node_lacks("node", HERE, "y-websocket")
 pytestmark = [pytest.mark.node, pytest.mark.skipif(bool(LACKS), reason=LACKS or "all is there")]
 
 

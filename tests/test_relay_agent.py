@@ -6,13 +6,13 @@ import os
 import queue
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from conftest import wait_until
 from driven import Driven, drive, write_spec
 from jupyter_client import BlockingKernelClient
 from kernels import Gate, Run, finish, gone, reply_to
@@ -271,10 +271,7 @@ def statuses(client: BlockingKernelClient, state: str) -> dict[str, Any]:
 
 def beats(client: BlockingKernelClient) -> None:
     client.hb_channel.unpause()
-    deadline = time.monotonic() + 10
-    while not client.hb_channel.is_beating():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(client.hb_channel.is_beating, "the heart beats")
     client.hb_channel.pause()
 
 

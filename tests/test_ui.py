@@ -9,16 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tools import node_lacks
 
 UI = Path(__file__).parent.parent / "ui"
 NPM = shutil.which("npm")
-LACKS = (
-    "npm is not installed"
-    if NPM is None
-    else "run `npm ci` in ui"
-    if not (UI / "node_modules" / "vitest").is_dir()
-    else ""
-)
+LACKS = node_lacks("npm", UI, "vitest")
 pytestmark = [pytest.mark.node, pytest.mark.skipif(bool(LACKS), reason=LACKS or "all is there")]
 
 

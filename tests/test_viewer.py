@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import json
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from kernels import Gate, Running
 from serving import KERNEL, SmallBackend, Socket, serving
+from tools import CHROMIUM, QUIET
 
 import rtc_kernel
 from rtc_kernel.agent.document import StateDocument
@@ -49,7 +49,6 @@ expect = sync_api.expect
 
 WEB = Path(rtc_kernel.__file__).parent / "web"
 AXE = Path(__file__).parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READY_S = 30.0
 """Until something must be on the page; a busy machine takes its time."""
 WIDE = {"width": 1280, "height": 900}
@@ -144,10 +143,9 @@ def in_thread(main: Callable[[Callable[[Any], None], asyncio.Event], Any]) -> It
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with sync_api.sync_playwright() as playwright:
         expect.set_options(timeout=READY_S * 1000)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         browser.close()
 

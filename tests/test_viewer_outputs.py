@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from serving import SmallBackend, Socket, serving
+from tools import CHROMIUM
 
 from rtc_kernel.agent.mirror.values import PREVIEW_BYTES
 from rtc_kernel.tables import (
@@ -51,7 +52,7 @@ from ipywidgets import (
 )
 from ipywidgets import Output as Capture
 from ipywidgets.embed import dependency_state
-from jupyterlab_page import CHROMIUM, Browser, chromium
+from jupyterlab_page import Browser, chromium
 from playwright.sync_api import Error, Frame, FrameLocator, Locator, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
