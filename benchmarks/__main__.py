@@ -20,7 +20,7 @@ from rich.table import Table
 
 import rtc_kernel
 
-from . import acting, bounding, crowding, executing, following, joining, resting, starting, viewing
+from . import acting, bounding, crowding, executing, following, joining, notebooks, resting, starting, viewing
 from .figures import Line, Plan
 from .kernels import LOG, private_home
 from .peers import ADAPTERS
@@ -43,6 +43,10 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "paint": viewing.paint,
     "pixels": viewing.pixels,
     "page-flood": viewing.responsive,
+    "lab-attach": notebooks.attach,
+    "lab-others": notebooks.others,
+    "lab-flood": notebooks.flood,
+    "lab-start": notebooks.start,
 }
 PEERS = {adapter.name: acting.beside(adapter) for adapter in ADAPTERS}
 """Other systems beside ours: only with ``--peers``, or by name; one that is not to be had here is no failure."""

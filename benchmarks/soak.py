@@ -226,6 +226,18 @@ def thirds(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
     }
 
 
+def show(samples: Sequence[Sample], growing: Mapping[str, str]) -> None:
+    """Print what was sampled, as a table."""
+    table = Table(box=box.SIMPLE, title=f"{len(samples)} rounds")
+    for column in ("", "first", "second third", "last third", "least", "most", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, (before, after) in thirds(samples).items():
+        every = [one.values[name] for one in samples]
+        figures = [every[0], before, after, min(every), max(every)]
+        table.add_row(name, *(f"{figure:.1f}" for figure in figures), "GROWS" if name in growing else "flat")
+    Console(width=120).print(table)
+
+
 def _words(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.1f}" for name, value in values.items())
 
@@ -243,14 +255,7 @@ def main() -> int:
         samples = soak(60 * options.minutes)
         complaints = [line for line in (home / LOG).read_text().splitlines() if line.startswith("rtc_kernel")]
     growing = grown(samples, allowed)
-    table = Table(box=box.SIMPLE, title=f"{len(samples)} rounds")
-    for column in ("", "first", "second third", "last third", "least", "most", ""):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, (before, after) in thirds(samples).items():
-        every = [one.values[name] for one in samples]
-        figures = [every[0], before, after, min(every), max(every)]
-        table.add_row(name, *(f"{figure:.1f}" for figure in figures), "GROWS" if name in growing else "flat")
-    Console(width=120).print(table)
+    show(samples, growing)
     for line in complaints[-20:]:
         print(line, file=sys.stderr)
     return 1 if growing else 0
