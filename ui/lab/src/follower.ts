@@ -26,7 +26,7 @@ import { Screen } from "./screen.ts";
 const GRACE_S = 3;
 
 /** So long cells are filled at a stretch: the page has to answer its user in between. Milliseconds. */
-const STRETCH_MS = 12;
+const STRETCH_MS = 20;
 
 /** The least time between two requests for a whole record that still grows. Seconds. */
 const WHOLE_S = 2;
@@ -151,7 +151,7 @@ export class NotebookFollower {
       let until = performance.now() + STRETCH_MS;
       for (const { id, cell } of order) {
         if (performance.now() > until) {
-          await new Promise((resolve) => setTimeout(resolve));
+          await pause();
           until = performance.now() + STRETCH_MS;
         }
         if (this.isDisposed) return;
@@ -345,6 +345,12 @@ export class NotebookFollower {
     if (!execution || this.isDisposed || cell.isDisposed) return;
     if (this.screens.get(cell.model)?.execution === id) this.show(cell, execution);
   }
+}
+
+/** Let the page answer its user, and go on before it begins with other work, where the browser knows how. */
+function pause(): Promise<void> {
+  const { scheduler } = globalThis as { scheduler?: { yield?: () => Promise<void> } };
+  return scheduler?.yield?.() ?? new Promise((resolve) => setTimeout(resolve));
 }
 
 /** Call when the page is looked at again, or its connection to the kernel is back: something may have been lost. */
