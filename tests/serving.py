@@ -14,12 +14,14 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rtc_kernel import yproto
+from rtc_kernel.agent.act.answers import Grant, Link, Peer
 from rtc_kernel.agent.document import StateDocument
 from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
 from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
+from rtc_kernel.errors import MissingError
 from rtc_kernel.moments import Growth
 from rtc_kernel.notebook import to_notebook
 from rtc_kernel.pieces import write_json
@@ -109,6 +111,24 @@ class SmallBackend:
 
     def revoked(self, name: str) -> None:
         pass
+
+    def share(self, role: Role, name: str, expires_s: float | None) -> Link:
+        secret, token = self.tokens.mint(name, role, now=time.time(), expires_s=expires_s)
+        url = f"http://127.0.0.1:9/?token={secret}"
+        return Link(name=token.name, role=token.role.value, url=url, expires_at=token.expires_at)
+
+    def links(self) -> list[Grant]:
+        return [
+            Grant(name=one.name, role=one.role.value, created_at=one.created_at, expires_at=one.expires_at)
+            for one in self.tokens
+        ]
+
+    def unshare(self, name: str) -> None:
+        if self.tokens.revoke(name) is None:
+            raise MissingError(f"there is no link named {name!r}", "no link is in force")
+
+    def peers(self) -> list[Peer]:
+        return [Peer(name="ada", role="run", way="comm", since=1.0)]
 
     async def prune(self, query: PruneQuery) -> Json:
         return {"executions": 0, "bytes": 0, "executions_left": len(self.rows)}

@@ -4,6 +4,7 @@ from hmac import compare_digest
 
 import pytest
 
+from rtc_kernel.agent.act.magics import EXPIRES_S_MAX
 from rtc_kernel.agent.serve import access
 from rtc_kernel.agent.serve.access import NEEDS, SECRET_CHARS_MAX, Action, Role, Tokens, hash_secret
 from rtc_kernel.errors import SetupError
@@ -60,11 +61,22 @@ def test_an_empty_name_is_given_one():
 
 
 @pytest.mark.parametrize(
-    ("name", "expires_s"), [("x" * 65, None), ("a\nb", None), ("a", 0), ("a", -1), ("a", float("nan"))]
+    ("name", "expires_s"),
+    [("x" * 65, None), ("a\nb", None), ("a", 0), ("a", -1), ("a", float("nan")), ("a", EXPIRES_S_MAX + 1)],
 )
 def test_names_and_times_that_cannot_be_are_refused(name, expires_s):
     with pytest.raises(SetupError):
         Tokens().mint(name, Role.VIEW, now=0.0, expires_s=expires_s)
+
+
+def test_the_number_of_tokens_is_bounded(monkeypatch):
+    monkeypatch.setattr(access, "TOKENS_MAX", 2)
+    tokens = Tokens()
+    for _ in range(2):
+        tokens.mint("", Role.VIEW, now=0.0, expires_s=5)
+    with pytest.raises(SetupError, match="2 tokens are in force"):
+        tokens.mint("", Role.VIEW, now=4.0)
+    tokens.mint("", Role.VIEW, now=5.0)
 
 
 def test_every_action_needs_a_role_and_roles_are_ordered():

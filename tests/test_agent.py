@@ -18,6 +18,7 @@ from typing import Any
 import kernels
 import nbformat
 import pytest
+from jupyter_client import BlockingKernelClient
 from kernels import Gate, Running, finish, reply_to, start
 from peers import fetch_replica
 from pycrdt import Map
@@ -25,6 +26,7 @@ from pycrdt import Map
 import rtc_kernel
 from rtc_kernel import discovery
 from rtc_kernel.agent.keep.archive import open_readonly
+from rtc_kernel.errors import SetupError
 from rtc_kernel.tables import Execution, ExecutionState
 
 Until = Callable[..., Any]
@@ -530,6 +532,65 @@ def test_the_comm_gives_the_document_while_a_cell_runs(ready: Running, until: Un
         if runs[-1].id == running and runs[-1].state is ExecutionState.OK:
             break
     assert runs[-1].outputs[0].text == "later\n"
+
+
+def ask_comm(client: BlockingKernelClient, comm: str, **data: object) -> Any:
+    """The answer to an op."""
+    return reply_to(client, send_comm(client, "comm_msg", comm, data=data))["content"]["data"]
+
+
+def send_comm(client: BlockingKernelClient, kind: str, comm: str, **content: object) -> str:
+    message = client.session.msg(kind, {"comm_id": comm, "data": {}, **content})
+    client.shell_channel.send(message)
+    return str(message["header"]["msg_id"])
+
+
+def test_links_are_made_and_withdrawn_over_the_comm_as_by_rtc_lines(ready: Running, gate: Gate, until: Until) -> None:
+    client = ready.client
+    ready.execute("%rtc share --name desk")
+    running = client.execute(gate.code)
+    send_comm(client, "comm_open", "c1", target_name="rtc.sync.v1")
+    made = ask_comm(client, "c1", op="share", role="view", name="phone", expires_s=3600)
+    gate.open()
+    finish(client, running)
+    token = made["url"].partition("?token=")[2]
+    assert made["url"] == f"{live(ready).url}/?token={token}"
+    assert ask(ready, "/api/health", token)["role"] == "view"
+    assert "phone" in ready.execute("%rtc who").contents("display_data")[0]["data"]["text/plain"]
+
+    async def follow() -> None:
+        async with rtc_kernel.connect(made["url"]) as doc:
+            seen = await asyncio.to_thread(ask_comm, client, "c1", op="links")
+            assert ("phone", "view", "websocket") in [
+                (peer["name"], peer["role"], peer["way"]) for peer in seen["peers"]
+            ]
+            await asyncio.to_thread(ask_comm, client, "c1", op="unshare", name="phone")
+            await doc.wait_for(lambda _: False, timeout_s=20)
+
+    with pytest.raises(SetupError, match="withdrawn"):
+        asyncio.run(follow())
+    until(lambda: rows(ready)[-1]["state"] == "ok", "recorded")
+    links = ask_comm(client, "c1", op="links")
+    assert [link["name"] for link in links["links"]] == ["desk"]
+    assert [(peer["name"], peer["way"]) for peer in links["peers"]] == [(client.session.username, "comm")]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(ready, "/api/history", token)
+    refused = ask_comm(client, "c1", op="unshare", name="owner")
+    assert refused == {"error": "there is no link named 'owner'", "remedy": "there are desk"}
+    assert token not in json.dumps([links, rows(ready), columns(ready)])
+    for file in Path(str(live(ready).store)).parent.glob("*"):
+        assert token.encode() not in file.read_bytes()
+
+
+def test_where_rtc_lines_are_not_answered_no_link_is_made_over_the_comm(
+    home: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_KERNEL_MAGICS", "0")
+    with start("rtc-python") as kernel:
+        until(discovery.live, "the agent serves", 20)
+        send_comm(kernel.client, "comm_open", "c1", target_name="rtc.sync.v1")
+        assert "magics is off" in ask_comm(kernel.client, "c1", op="share")["error"]
+        assert ask_comm(kernel.client, "c1", op="links")["links"] == []
 
 
 def apply(doc: Any, buffers: list[memoryview]) -> None:

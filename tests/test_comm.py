@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from pycrdt import Doc, Map
 from serving import KERNEL, SmallBackend, eventually
 
 from rtc_kernel import schema, yproto
+from rtc_kernel.agent.act.magics import EXPIRES_S_MAX
 from rtc_kernel.agent.serve import comm as door
 from rtc_kernel.agent.serve.comm import CommServer
 from rtc_kernel.agent.serve.session import Limits
@@ -82,7 +84,9 @@ async def test_step_1_is_answered_to_the_asker_alone_with_the_childs_session():
     async with fronting() as front:
         front.send("comm_open", data={"room": "state"})
         assert front.raw == []
-        assert [name for name, _ in front.server.peers] == ["ada"]
+        front.send("comm_open", "c2", {"room": "requests"})
+        assert [(client, name) for client, name, _ in front.server.peers] == [("front", "ada")]
+        front.send("comm_close", "c2")
         header = front.send("comm_msg", "c1", {}, STEP1)
         (reply,) = front.shell
         assert front.iopub == []
@@ -222,6 +226,53 @@ async def test_an_op_that_cannot_be_is_answered_with_error_and_remedy(data):
         await eventually(lambda: front.shell, "the answer came")
         assert set(front.shell[0].content["data"]) == {"error", "remedy"}
         assert front.server.open == ("c1",)
+
+
+@on_loop
+async def test_a_link_is_made_listed_and_withdrawn_and_its_token_is_said_once(caplog):
+    caplog.set_level("DEBUG")
+    async with fronting() as front:
+        front.send("comm_open")
+
+        async def ask(**data):
+            front.send("comm_msg", "c1", data)
+            await eventually(lambda: front.shell, "the answer came")
+            return front.shell.pop().content["data"]
+
+        made = await ask(op="share", role="run", name="phone", expires_s=60)
+        token = made.pop("url").partition("?token=")[2]
+        ends = made["link"].pop("expires_at")
+        assert (made, ends > time.time()) == ({"link": {"name": "phone", "role": "run"}, "proxied_url": None}, True)
+        assert front.server._backend.tokens.verify(token, time.time()).name == "phone"
+        seen = await ask(op="links")
+        (link,) = seen["links"]
+        assert (set(link), link["expires_at"]) == ({"name", "role", "created_at", "expires_at"}, ends)
+        assert seen["peers"] == [{"name": "ada", "role": "run", "way": "comm", "since": 1.0}]
+        again = await ask(op="share", name="phone")
+        assert again["error"] == "a token named 'phone' is in force"
+        assert token not in json.dumps([seen, again]) + caplog.text
+        assert await ask(op="unshare", name="phone") == {**seen, "links": []}
+        assert front.server._backend.tokens.verify(token, time.time()) is None
+        assert front.iopub == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"role": "own"}, {"role": ["view"]}, {"name": 3}, {"name": "x" * 65}, {"name": "a\nb"}, {"name": "\ud800"},
+     {"expires_s": "60"}, {"expires_s": True}, {"expires_s": 0}, {"expires_s": -1}, {"expires_s": float("nan")},
+     {"expires_s": float("inf")}, {"expires_s": EXPIRES_S_MAX + 1}, {"expires_s": 10**400},
+     {"op": "unshare"}, {"op": "unshare", "name": ["a"]}, {"op": "unshare", "name": "nobody's"}],
+)  # fmt: skip
+@on_loop
+async def test_a_link_that_cannot_be_is_refused_in_one_line(data):
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {"op": "share", **data})
+        await eventually(lambda: front.shell, "the answer came")
+        answer = front.shell[0].content["data"]
+        assert set(answer) == {"error", "remedy"}
+        assert "\n" not in "".join(answer.values())
+        assert list(front.server._backend.tokens) == []
 
 
 @on_loop

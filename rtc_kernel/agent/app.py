@@ -792,6 +792,20 @@ class App:
         """A link was withdrawn: what was asked for by it and was not sent is taken back."""
         self.actions.receive_revoked(name)
 
+    def share(self, role: Role, name: str, expires_s: float | None) -> answers.Link:
+        """Make a link for who asks by the kernel's own channels, as ``%rtc share`` does, where that is answered."""
+        if not self.settings.magics:
+            raise SetupError("links are not made from here, the setting magics is off", "`jupyter rtc share` makes one")
+        return self.desk.share(role, name, expires_s)
+
+    def links(self) -> Sequence[answers.Grant]:
+        """The links in force."""
+        return self.desk.links()
+
+    def unshare(self, name: str) -> None:
+        """Withdraw a link."""
+        self.desk.unshare(name)
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
         self.put([PutCells(notebook, cells)])
@@ -904,14 +918,14 @@ class App:
             if peer.room == "state" or peer.session.name not in following  # who acts follows as well
         ]
         return web + [
-            answers.Peer(name=name, role=Role.RUN.value, way="comm", since=since) for name, since in self.comm.peers
+            answers.Peer(name=name, role=Role.RUN.value, way="comm", since=since) for _, name, since in self.comm.peers
         ]
 
-    def share(self, role: Role, name: str, expires_s: float | None) -> Json:
+    def mint(self, role: Role, name: str, expires_s: float | None) -> Json:
         """Mint a link."""
         return self.server.share(role, name, expires_s)
 
-    def unshare(self, name: str) -> int | None:
+    def revoke(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
         following = sum(peer.session.name == name and peer.room == "state" for peer in self.server.peers)
         return following if self.server.revoke(name) else None

@@ -2,6 +2,8 @@
 
 The desk reads a line (``act.magics``), does what it says with the store, the document and the side socket, and has
 the answer written (``act.answers``). A line that fails fails its cell with one line; nothing else is touched.
+Who asks for links over a comm has them by the same methods: :meth:`Desk.share`, :meth:`Desk.links`,
+:meth:`Desk.unshare`.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from .. import __version__
-from ..errors import RTCError, SetupError
+from ..errors import MissingError, RTCError, SetupError
 from ..tables import END_STATES, Execution, ExecutionState, Json, Kernel, Request, RequestState
 from .act import answers, magics
 from .act.answers import Published
@@ -47,10 +49,10 @@ class House(Protocol):
     def peers(self) -> Sequence[answers.Peer]:
         """Who follows now."""
 
-    def share(self, role: Role, name: str, expires_s: float | None) -> Json:
+    def mint(self, role: Role, name: str, expires_s: float | None) -> Json:
         """Mint a link: ``name``, ``role``, ``url``, ``proxied_url``, ``expires_at``."""
 
-    def unshare(self, name: str) -> int | None:
+    def revoke(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
 
     def waiting(self) -> Sequence[Request]:
@@ -128,21 +130,12 @@ class Desk:
                 await house.settle(msg_id)
                 return answers.render_status(await self._facts(), now)
             case magics.Share(role, name, expires_s):
-                made = house.share(Role(role), name or "", expires_s)
-                fields = {key: made[key] for key in ("name", "role", "url", "expires_at")}
-                proxied = made["proxied_url"] if behind_proxy() else None
-                shown = answers.render_share(answers.Link(**fields, proxied_url=proxied), now)
+                shown = answers.render_share(self.share(Role(role), name or "", expires_s), now)
                 return [(kind, {**content, "transient": {UNRECORDED: True}}) for kind, content in shown]
             case magics.Unshare(name, every):
-                return self._unshare(name, every)
+                return answers.render_unshare(*self.unshare(name, every=every))
             case magics.Who():
-                grants = [
-                    answers.Grant(
-                        name=one.name, role=one.role.value, created_at=one.created_at, expires_at=one.expires_at
-                    )
-                    for one in _links(house.tokens)
-                ]
-                return answers.render_who(house.peers(), grants, now)
+                return answers.render_who(house.peers(), self.links(), now)
             case magics.Queue(release, cancel):
                 return self._queue(release, cancel)
             case magics.History(limit, grep, state):
@@ -188,19 +181,55 @@ class Desk:
             running_count=open_rows[ExecutionState.RUNNING],
             queued_count=open_rows[ExecutionState.QUEUED],
             peers_count=len(house.peers()),
-            links_count=len(_links(house.tokens)),
+            links_count=len(self.links()),
         )
 
-    def _unshare(self, name: str | None, every: bool) -> list[Published]:
-        links = [token.name for token in _links(self._house.tokens)]
+    # --- links
+
+    def share(self, role: Role, name: str, expires_s: float | None) -> answers.Link:
+        """Make a link.
+
+        Args:
+            name: an empty one is replaced by a free one.
+            expires_s: seconds until it ends; null: never.
+
+        Raises:
+            SetupError: the name is taken or cannot be one, or the time cannot be.
+        """
+        made = self._house.mint(role, name, expires_s)
+        return answers.Link(
+            name=made["name"],
+            role=made["role"],
+            url=made["url"],
+            proxied_url=made["proxied_url"] if behind_proxy() else None,
+            expires_at=made["expires_at"],
+        )
+
+    def links(self) -> list[answers.Grant]:
+        """The links that were given to somebody and are in force: all tokens but the owner's own."""
+        now = time.time()
+        return [
+            answers.Grant(name=one.name, role=one.role.value, created_at=one.created_at, expires_at=one.expires_at)
+            for one in self._house.tokens
+            if one.role is not Role.OWN and (one.expires_at is None or one.expires_at > now)
+        ]
+
+    def unshare(self, name: str | None, *, every: bool = False) -> tuple[list[str], int]:
+        """Withdraw a link, the only one there is, or every one; which, and how many peers that cut off.
+
+        Raises:
+            SetupError: there is no such link, or more than one to choose from.
+        """
+        links = [link.name for link in self.links()]
         if name is None and not every and len(links) > 1:
-            raise magics.UsageError(f"more than one link is in force: {', '.join(links)}. Name one, or give --all")
+            raise SetupError(f"more than one link is in force ({', '.join(links)})", "name one, or give --all")
         if name is not None and name not in links:
-            known = f"There are: {', '.join(links)}" if links else "No link is in force"
-            raise magics.UsageError(f"there is no link named {name!r}. {known}")
+            known = f"there are {', '.join(links)}" if links else "no link is in force"
+            raise MissingError(f"there is no link named {name!r}", known)
         chosen = [name] if name is not None else links
-        cut = sum(self._house.unshare(one) or 0 for one in chosen)
-        return answers.render_unshare(chosen, cut)
+        return chosen, sum(self._house.revoke(one) or 0 for one in chosen)
+
+    # ---
 
     def _queue(self, release: str | None, cancel: str | None) -> list[Published]:
         """Show what waits, or act on it as the kernel's user."""
@@ -235,7 +264,7 @@ class Desk:
 
     async def _complete(self, code: str, cursor_pos: int) -> Json:
         ids = await asyncio.to_thread(self._house.ids)
-        names = [token.name for token in _links(self._house.tokens)]
+        names = [link.name for link in self.links()]
         requests = [one.id for one in self._house.waiting()]
         matches, start, end = magics.complete(code, cursor_pos, ids, names, requests)
         return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}
@@ -245,12 +274,6 @@ def _inspect(code: str, cursor_pos: int) -> Json:
     text = magics.inspect(code, cursor_pos)
     data = {} if text is None else {"text/plain": text}
     return {"status": "ok", "found": text is not None, "data": data, "metadata": {}}
-
-
-def _links(tokens: Tokens) -> list[Any]:
-    """The links that were given to somebody: all tokens but the owner's own."""
-    now = time.time()
-    return [one for one in tokens if one.role is not Role.OWN and (one.expires_at is None or one.expires_at > now)]
 
 
 def behind_proxy() -> bool:

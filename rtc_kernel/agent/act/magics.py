@@ -25,6 +25,7 @@ PREFIX_SHOWN = 8
 """Characters of an id in `%rtc history`."""
 
 EXPIRES_S_MAX = 366 * 86400.0
+"""A link that ends at all ends within so many seconds."""
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

@@ -21,6 +21,7 @@ from ... import __version__, schema, yproto
 from ...errors import SetupError
 from ...moments import Growth
 from ...tables import SCHEMA_VERSION, Cell, Execution, ExecutionState, Json, to_json
+from ..act.answers import Grant, Link, Peer
 from ..document import StateDocument
 from ..requests import RequestsDocument
 from .access import Role, Tokens
@@ -146,6 +147,18 @@ class Backend(Protocol):
 
     def revoked(self, name: str) -> None:
         """A link was withdrawn, and its connections are closed."""
+
+    def share(self, role: Role, name: str, expires_s: float | None) -> Link:
+        """Make a link for who asks by the kernel's own channels. SetupError: it cannot be, or not from there."""
+
+    def links(self) -> Sequence[Grant]:
+        """The links in force; the owner's token is none."""
+
+    def unshare(self, name: str) -> None:
+        """Withdraw a link. SetupError: there is none of that name."""
+
+    def peers(self) -> Sequence[Peer]:
+        """Who follows now."""
 
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""

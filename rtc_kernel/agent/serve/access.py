@@ -14,8 +14,10 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from ...errors import SetupError
+from ..act.magics import EXPIRES_S_MAX
 
 SECRET_BYTES = 24
 """Random bytes of a secret; as text it has 32 characters."""
@@ -24,6 +26,9 @@ SECRET_CHARS_MAX = 128
 """A longer text is no secret of ours and is not even hashed."""
 
 NAME_CHARS_MAX = 64
+
+TOKENS_MAX = 1000
+"""How many may be in force: each secret that is shown is compared with all of them."""
 
 
 class Role(StrEnum):
@@ -111,7 +116,8 @@ class Tokens:
             secret: for a token that others know already (the discovery file's, after a restart).
 
         Raises:
-            SetupError: the name is taken or too long, or the time is not in the future.
+            SetupError: the name is taken or cannot be one, the time is none that ``%rtc share`` takes, or there are
+                too many.
         """
         self._drop_expired(now)
         name = name.strip() or self._free_name(role)
@@ -119,8 +125,10 @@ class Tokens:
             raise SetupError(f"a token named {name!r} is in force", "choose another name or unshare that one")
         if len(name) > NAME_CHARS_MAX or not name.isprintable():
             raise SetupError("the name cannot be used", f"give at most {NAME_CHARS_MAX} printable characters")
-        if expires_s is not None and not expires_s > 0:
-            raise SetupError(f"a token cannot expire after {expires_s} s", "give a positive number of seconds")
+        if expires_s is not None and not 0 < expires_s <= EXPIRES_S_MAX:
+            raise SetupError("a token cannot expire then", "give a number of seconds, at most those of 366 days")
+        if len(self._tokens) >= TOKENS_MAX:
+            raise SetupError(f"{len(self._tokens)} tokens are in force", "withdraw some with %rtc unshare")
         secret = secret or secrets.token_urlsafe(SECRET_BYTES)
         token = Token(name, role, hash_secret(secret), now, None if expires_s is None else now + expires_s)
         self._tokens[name] = token
@@ -150,6 +158,27 @@ class Tokens:
         while f"{role.value}-{number}" in self._tokens:
             number += 1
         return f"{role.value}-{number}"
+
+
+def parse_share(arguments: Mapping[str, Any], roles: Iterable[Role] = tuple(Role)) -> tuple[Role, str, float | None]:
+    """A wish for a link: ``role`` (view unless given), ``name`` (empty: a free one), ``expires_s`` (null: never).
+
+    Args:
+        arguments: as JSON has them.
+        roles: that may be asked for.
+
+    Raises:
+        SetupError: the argument that does not fit. Whether the name is free, :meth:`Tokens.mint` says.
+    """
+    role, name, expires_s = (arguments.get(key) for key in ("role", "name", "expires_s"))
+    words = [one.value for one in roles]
+    if role is not None and role not in words:
+        raise SetupError("there is no such role for a link", f"role is {' or '.join(words)}")
+    if name is not None and not isinstance(name, str):
+        raise SetupError("name is of the wrong type", "name is text")
+    if expires_s is not None and (isinstance(expires_s, bool) or not isinstance(expires_s, int | float)):
+        raise SetupError("expires_s is of the wrong type", "expires_s is a number of seconds, or null")
+    return Role(role or Role.VIEW), name or "", expires_s
 
 
 def hash_secret(secret: str) -> str:

@@ -9,7 +9,9 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
                      comm_msg    buffers: one message of y-protocols each; or
                                  data {"op": "history", …}, {"op": "blob", "digest": "sha256:…", "start": 0}, {"op":
                                  "execution" | "marks", "id"}, {"op": "text", "id", "position", "segment"},
-                                 {"op": "complete", "code", "cursor_pos"}, {"op": "health"}
+                                 {"op": "complete", "code", "cursor_pos"}, {"op": "health"},
+                                 {"op": "share", "role", "name", "expires_s"}, {"op": "links"},
+                                 {"op": "unshare", "name"}
                      comm_close
     kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
                                  to an op, or {"error", "remedy"}
@@ -30,6 +32,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import asdict
 from typing import Any, assert_never
 
 from ... import yproto
@@ -38,7 +41,7 @@ from ...link import Channel, Emit
 from ...tables import Execution, Json, to_json
 from ...wire import Codec, Message, finite, new_header
 from . import ROOMS, Backend, describe, marks_of, parse_history, read_completion
-from .access import Role
+from .access import Role, parse_share
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
 TARGET = "rtc.sync.v1"
@@ -59,7 +62,7 @@ READS = 8
 PIECE_BYTES = 4 << 20
 """Bytes of a blob in one answer; who wants more asks again, from where it ended."""
 
-OPS = "history, execution, text, marks, blob, complete, health"
+OPS = "history, execution, text, marks, blob, complete, health, share, links, unshare"
 """What can be asked for over a comm."""
 
 log = logging.getLogger("rtc_kernel.serve")
@@ -68,10 +71,11 @@ log = logging.getLogger("rtc_kernel.serve")
 class _Comm:
     """One open comm."""
 
-    __slots__ = ("epoch", "heard_at", "id", "pending", "reads", "room", "seq", "session", "since")
+    __slots__ = ("client", "epoch", "heard_at", "id", "pending", "reads", "room", "seq", "session", "since")
 
-    def __init__(self, comm: str, room: str, epoch: str, session: Session, now: float) -> None:
+    def __init__(self, comm: str, client: str, room: str, epoch: str, session: Session, now: float) -> None:
         self.id = comm
+        self.client = client
         self.room = room
         self.epoch = epoch
         self.session = session
@@ -130,9 +134,13 @@ class CommServer:
         return tuple(self._comms)
 
     @property
-    def peers(self) -> list[tuple[str, float]]:
-        """Name, and since when (POSIX seconds), of every open comm; the role of all is *run*."""
-        return [(comm.session.name, comm.since) for comm in self._comms.values()]
+    def peers(self) -> list[tuple[str, str, float]]:
+        """``header.session``, name, and since when (POSIX seconds), of every frontend with an open comm, however many
+        it has; the role of all is *run*."""
+        first: dict[str, _Comm] = {}
+        for comm in self._comms.values():
+            first.setdefault(comm.client or comm.id, comm)
+        return [(comm.client, comm.session.name, comm.since) for comm in first.values()]
 
     # --- in
 
@@ -212,7 +220,7 @@ class CommServer:
         session = Session(
             document, self._boards[room], name=message.username, role=Role.RUN, now=now, limits=self._limits
         )
-        self._comms[comm_id] = _Comm(comm_id, room, document.epoch, session, now)
+        self._comms[comm_id] = _Comm(comm_id, message.session, room, document.epoch, session, now)
         if message.buffers:
             self._receive(comm_id, {}, message)
         return None
@@ -307,17 +315,39 @@ class CommServer:
                         "name": comm.session.name,
                         "role": comm.session.role.value,
                     }
+                case "share":
+                    answer = self._share(data)
+                case "links":
+                    answer = self._links()
+                case "unshare":
+                    answer = self._unshare(data.get("name"))
                 case _:
                     loop = asyncio.get_running_loop()
                     answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
         except SetupError as exc:
             answer, buffers = _problem(exc.what, exc.remedy), []
-        except Exception:  # whatever the store raised: the asker is told, and the comm goes on
+        except Exception:  # whatever the agent raised: the asker is told, and the comm goes on
             log.exception("an op of comm %s failed", comm.id)
-            answer, buffers = _problem("the history cannot be read", "try again; see the log of the agent"), []
+            answer, buffers = _problem("this could not be answered", "try again; see the log of the agent"), []
         finally:
             comm.reads -= 1
         self._reply(comm, answer, message, buffers)
+
+    def _share(self, data: Json) -> Json:
+        """A link that was just made; its addresses have the token, nothing else that we say ever has."""
+        link = self._backend.share(*parse_share(data, (Role.VIEW, Role.RUN)))
+        about = {"name": link.name, "role": link.role, "expires_at": link.expires_at}
+        return {"link": about, "url": link.url, "proxied_url": link.proxied_url}
+
+    def _links(self) -> Json:
+        links = [asdict(link) for link in self._backend.links()]
+        return {"links": links, "peers": [asdict(peer) for peer in self._backend.peers()]}
+
+    def _unshare(self, name: Any) -> Json:
+        if not isinstance(name, str):
+            raise SetupError("name is missing or of the wrong type", "give the name of a link")
+        self._backend.unshare(name)
+        return self._links()
 
     def _answer(self, data: Json) -> tuple[Json, list[bytes]]:
         """The answer to an op. Runs in a thread."""

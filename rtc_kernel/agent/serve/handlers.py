@@ -33,7 +33,7 @@ from ...errors import SetupError
 from ...pieces import dumps, execution_json, gather, write_json
 from ...tables import Cell, Json, to_json
 from . import Backend, PruneQuery, describe, marks_of, parse_history, read_completion, read_text
-from .access import Action, Role, Token
+from .access import Action, Role, Token, parse_share
 from .ranges import Range, read_range
 
 NOTEBOOK_BYTES = 64 << 20
@@ -460,17 +460,8 @@ class ShareHandler(Handler):
     def post(self) -> None:
         """Mint one: ``{"role": "view"|"run"|"own", "name": "", "expires_s": null}``."""
         self.need(Action.SHARE)
-        body = self.body()
-        name, expires_s = body.get("name") or "", body.get("expires_s")
         try:
-            role = Role(body.get("role", "view"))
-        except ValueError:
-            raise ProblemError(400, "there is no such role", "role is view, run or own") from None
-        number = isinstance(expires_s, int | float) and not isinstance(expires_s, bool)
-        if not isinstance(name, str) or not (expires_s is None or (number and math.isfinite(expires_s))):
-            raise ProblemError(400, "name or expires_s is of the wrong type", "name is text, expires_s seconds")
-        try:
-            self.answer(self.server.share(role, name, expires_s))
+            self.answer(self.server.share(*parse_share(self.body())))
         except SetupError as exc:
             raise ProblemError(400, exc.what, exc.remedy) from exc
 

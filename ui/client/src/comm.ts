@@ -11,7 +11,7 @@
  */
 
 import { CLOSE_CODES, type CloseReason, RTCError } from "./errors.ts";
-import type { Execution, Json, JsonObject, Mark } from "./records.ts";
+import type { Execution, Json, JsonObject, Mark, Role } from "./records.ts";
 import { executionFromJson, kernelFromJson } from "./schema.ts";
 import {
   asObject,
@@ -65,6 +65,51 @@ export interface CommLike {
 export interface FutureLike {
   onReply: (message: never) => void | PromiseLike<void>;
   dispose?(): void;
+}
+
+/** What a link is to be. */
+export interface ShareOptions {
+  /** `view` unless given. */
+  role?: "view" | "run";
+  /** A free one unless given. */
+  name?: string;
+  /** Seconds until it ends, at most those of 366 days; null, or not given: until it is withdrawn. */
+  expiresS?: number | null;
+}
+
+/** A link that was just made. */
+export interface Shared {
+  name: string;
+  role: Role;
+  /** POSIX seconds; null: it holds until it is withdrawn. */
+  expires_at: number | null;
+  /** With the token. */
+  url: string;
+  /** The same by way of the frontend's server, a path there; null where that passes nothing on. */
+  proxied_url: string | null;
+}
+
+/** A link in force. */
+export interface Link {
+  name: string;
+  role: Role;
+  /** POSIX seconds. */
+  created_at: number;
+  expires_at: number | null;
+}
+
+/** Somebody who follows. `name`: of its link; over a comm what it says of itself. */
+export interface Peer {
+  name: string;
+  role: Role;
+  way: "websocket" | "comm";
+  /** POSIX seconds. */
+  since: number;
+}
+
+export interface Links {
+  links: Link[];
+  peers: Peer[];
 }
 
 export interface CommOptions {
@@ -149,6 +194,25 @@ export class CommTransport implements Transport {
 
   async complete(code: string, cursor: number): Promise<Completion> {
     return readCompletion((await this.op({ op: "complete", code, cursor_pos: cursor })).data, cursor);
+  }
+
+  /** Make a link, as `%rtc share` does. Its address carries the token: show it, and keep it nowhere. */
+  async share(options: ShareOptions = {}): Promise<Shared> {
+    const { role, name, expiresS } = options;
+    const asked = { ...(role && { role }), ...(name && { name }), ...(expiresS != null && { expires_s: expiresS }) };
+    const { link, url, proxied_url: proxied } = (await this.op({ op: "share", ...asked })).data;
+    const made = { ...asObject(link), url, proxied_url: proxied ?? null };
+    return made as unknown as Shared;
+  }
+
+  /** The links in force, and who follows now. */
+  async links(): Promise<Links> {
+    return readLinks(await this.op({ op: "links" }));
+  }
+
+  /** Withdraw a link; whoever follows by it is cut off. What is left. */
+  async unshare(name: string): Promise<Links> {
+    return readLinks(await this.op({ op: "unshare", name }));
   }
 
   close(): void {
@@ -402,6 +466,10 @@ function closeCode(message: KernelMessage): number | null {
   const { code, reason } = asObject(message.content.data);
   const known = typeof code === "number" ? code : (CLOSE_CODES[String(reason) as CloseReason] ?? null);
   return known === CLOSE_CODES["no-such-room"] ? null : known;
+}
+
+function readLinks({ data: { links, peers } }: Reply): Links {
+  return { links: (links ?? []) as unknown as Link[], peers: (peers ?? []) as unknown as Peer[] };
 }
 
 function readReply({ content, buffers = [] }: KernelMessage): Reply {

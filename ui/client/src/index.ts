@@ -8,7 +8,18 @@
 
 export * from "./records.ts";
 export { type Change, type ExecutionChange } from "./changes.ts";
-export { CommTransport, type CommLike, type CommOptions, type FutureLike, type KernelLike } from "./comm.ts";
+export {
+  type CommLike,
+  type CommOptions,
+  CommTransport,
+  type FutureLike,
+  type KernelLike,
+  type Link,
+  type Links,
+  type Peer,
+  type Shared,
+  type ShareOptions,
+} from "./comm.ts";
 export { connect, LiveDocument, type Status } from "./document.ts";
 export { RTCError } from "./errors.ts";
 export { arrivals, beganAt, endedAt, executionAt, times, UNKNOWN } from "./moments.ts";

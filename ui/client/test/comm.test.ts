@@ -4,7 +4,15 @@ import { type Kernel as Lab, KernelManager, ServerConnection } from "@jupyterlab
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 
-import { CommTransport, connect, hasEnded, type KernelLike, type LiveDocument, type Stream } from "../src/index.ts";
+import {
+  CommTransport,
+  connect,
+  hasEnded,
+  type KernelLike,
+  type LiveDocument,
+  type Stream,
+  WebSocketTransport,
+} from "../src/index.ts";
 import { LONG, Script, until } from "./agent.ts";
 
 let script: Script;
@@ -105,10 +113,32 @@ describe("over the comm", { timeout: LONG }, () => {
     expect(many).toHaveLength(20); // the agent takes 8 at a time
   });
 
+  test("a link is made, listed and withdrawn", async () => {
+    const transport = new CommTransport(kernel);
+    const made = await transport.share({ role: "run", name: "phone", expiresS: 60 });
+    expect(made).toMatchObject({ name: "phone", role: "run" });
+    expect(made.expires_at).toBeGreaterThan(Date.now() / 1000);
+    const guest = connect(new WebSocketTransport({ url: made.url, WebSocket }));
+    open.push(guest);
+    await until(guest, () => guest.status === "live" && guest.role === "run");
+    const seen = await transport.links();
+    expect(seen.links).toMatchObject([{ name: "phone", role: "run", expires_at: made.expires_at }]);
+    expect(seen.peers.map(({ name, role, way }) => [name, role, way])).toContainEqual(["phone", "run", "websocket"]);
+    expect(JSON.stringify(seen)).not.toContain(new URL(made.url).searchParams.get("token"));
+    await expect(transport.share({ name: "phone" })).rejects.toThrow(/'phone' is in force/);
+    expect((await transport.unshare("phone")).links).toEqual([]);
+    await until(guest, () => guest.status === "closed");
+    expect(await transport.share()).toMatchObject({ name: "view-1", role: "view", expires_at: null });
+    await transport.unshare("view-1");
+    transport.close();
+  });
+
   test("the kernel completes a name", async () => {
     const doc = await live();
     await (await doc.run("completable = 1")).ended();
-    const found = await doc.transport.complete("complet", 7);
+    let found = await doc.transport.complete("complet", 7);
+    // The agent waits for some seconds, and what the kernel completes with has to be loaded first.
+    while (found.matches.length === 0) found = await doc.transport.complete("complet", 7);
     expect(found.matches).toContain("completable");
     expect(found).toMatchObject({ cursor_start: 0, cursor_end: 7 });
   });

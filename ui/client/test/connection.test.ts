@@ -393,6 +393,42 @@ describe("a comm", () => {
     expect(kernel.gaps).toBeLessThanOrEqual(2);
   });
 
+  test("a link is asked for with what was given alone, and a refusal says what to do", async () => {
+    const asked: unknown[] = [];
+    const answers: unknown[] = [
+      { link: { name: "a", role: "run", expires_at: 9 }, url: "http://h/?token=t", proxied_url: null },
+      { link: { name: "view-1", role: "view", expires_at: null }, url: "u", proxied_url: "/proxy/9/?token=t" },
+      { error: "there is no link named 'x'", remedy: "no link is in force" },
+      { links: [], peers: [{ name: "", role: "run", way: "comm", since: 1 }] },
+    ];
+    const comm = {
+      onMsg: () => undefined,
+      onClose: () => undefined,
+      open: () => ({ onReply: () => undefined }),
+      send: (data: never) => {
+        asked.push(data);
+        const future: FutureLike = { onReply: () => undefined };
+        queueMicrotask(() => void future.onReply({ content: { data: answers.shift() } } as never));
+        return future;
+      },
+      close: () => undefined,
+    };
+    const transport = new CommTransport({ createComm: () => comm });
+    expect(await transport.share({ role: "run", name: "a", expiresS: 9 })).toEqual({
+      ...{ name: "a", role: "run", expires_at: 9, url: "http://h/?token=t", proxied_url: null },
+    });
+    expect(await transport.share({ name: "", expiresS: null })).toMatchObject({ proxied_url: "/proxy/9/?token=t" });
+    await expect(transport.unshare("x")).rejects.toThrow("there is no link named 'x': no link is in force");
+    expect((await transport.links()).peers).toHaveLength(1);
+    expect(asked).toEqual([
+      { op: "share", role: "run", name: "a", expires_s: 9 },
+      { op: "share" },
+      { op: "unshare", name: "x" },
+      { op: "links" },
+    ]);
+    transport.close();
+  });
+
   test("is closed with a code or a word alone; one that the agent does not know is opened again", async () => {
     for (const [data, code] of [
       [{ code: 4409, reason: "wrong-epoch" }, 4409],
