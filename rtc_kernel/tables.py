@@ -208,7 +208,8 @@ class Execution:
         cell: the frontend's id of the cell, opaque; null for consoles and nbclient.
         request: the row of ``requests`` it came from; null when it came by the kernel channel.
         code: as it was executed.
-        submitted_by: ``header.username`` of the request.
+        submitted_by: of a row of ``requests`` the name of its link; else what the client says of itself:
+            ``header.username`` of the request or, where that is none, what it was introduced as.
         client: ``header.session`` of the request, so that a frontend knows its own runs.
         error: ``{"ename": …, "evalue": …}`` | null.
         input: ``{"prompt": …, "password": bool, "since": …}`` while somebody is asked, else null.

@@ -55,6 +55,7 @@ class SmallBackend:
         self.document = self.new_document()
         self.requests = RequestsDocument(KERNEL)
         self.written: list[tuple[str, str, Any]] = []
+        self.introduced: list[tuple[str, str]] = []
 
     def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
         received = self.requests.receive(update, by)
@@ -126,6 +127,9 @@ class SmallBackend:
     def unshare(self, name: str) -> None:
         if self.tokens.revoke(name) is None:
             raise MissingError(f"there is no link named {name!r}", "no link is in force")
+
+    def introduce(self, client: str, name: str) -> None:
+        self.introduced.append((client, name))
 
     def peers(self) -> list[Peer]:
         return [Peer(name="ada", role="run", way="comm", since=1.0)]

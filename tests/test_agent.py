@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -580,6 +581,29 @@ def test_links_are_made_and_withdrawn_over_the_comm_as_by_rtc_lines(ready: Runni
     assert token not in json.dumps([links, rows(ready), columns(ready)])
     for file in Path(str(live(ready).store)).parent.glob("*"):
         assert token.encode() not in file.read_bytes()
+
+
+def test_a_frontend_that_has_no_username_is_known_by_the_name_it_was_introduced_as(ready: Running) -> None:
+    client = ready.client
+    client.session.username = "username"
+    with contextlib.ExitStack() as stack:
+        other = ready.connect()
+        stack.callback(other.stop_channels)
+        other.session.username = ""
+        first = ready.execute("1").reply["parent_header"]["msg_id"]
+        ready.execute("2", client=other)
+        send_comm(client, "comm_open", "c1", target_name="rtc.sync.v1")
+        assert ask_comm(client, "c1", op="introduce", name="Ada") == {}
+        seen = replica(ready, lambda doc: doc.executions[first].submitted_by == "Ada")
+        assert [run.submitted_by for run in seen.values()] == ["Ada", ""]
+        ready.execute("3")
+        assert [row["submitted_by"] for row in rows(ready)] == ["Ada", "", "Ada"]
+        assert [peer["name"] for peer in ask_comm(client, "c1", op="links")["peers"]] == ["Ada"]
+        assert "Ada" in ready.execute("%rtc who").contents("display_data")[0]["data"]["text/plain"]
+        os.kill(ready.agent().pid, signal.SIGKILL)
+        ready.execute("4")
+        seen = replica(ready, lambda doc: len(doc.executions) == 5 and ended(5)(doc))
+        assert [run.submitted_by for run in seen.values()] == ["Ada", "", "Ada", "Ada", "Ada"]
 
 
 def test_where_rtc_lines_are_not_answered_no_link_is_made_over_the_comm(

@@ -276,6 +276,21 @@ async def test_a_link_that_cannot_be_is_refused_in_one_line(data):
 
 
 @on_loop
+async def test_a_frontend_says_what_its_user_is_called():
+    async with fronting() as front:
+        front.send("comm_open")
+        front.send("comm_msg", "c1", {"op": "introduce", "name": " Ada é "})
+        await eventually(lambda: front.shell, "the answer came")
+        assert front.shell.pop().content["data"] == {}
+        assert front.server._backend.introduced == [("front", "Ada é")]
+        for wrong in (None, 3, "x" * 65, "a\nb", "\ud800"):
+            front.send("comm_msg", "c1", {"op": "introduce", "name": wrong})
+            await eventually(lambda: front.shell, "the answer came")
+            assert set(front.shell.pop().content["data"]) == {"error", "remedy"}
+        assert len(front.server._backend.introduced) == 1
+
+
+@on_loop
 async def test_a_failing_store_is_told_and_logged(caplog):
     async with fronting() as front:
         front.server._backend.history = None

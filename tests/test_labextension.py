@@ -118,6 +118,11 @@ def is_dirty(notebook: NotebookPage) -> bool:
     return notebook.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty").count() > 0
 
 
+def name_of_user(notebook: NotebookPage) -> str:
+    """What the server calls who sits at this page: somebody else in each browser."""
+    return str(notebook.page.evaluate("fetch('/api/me').then(answer => answer.json())")["identity"]["display_name"])
+
+
 def agent_of(lab: JupyterServer) -> psutil.Process:
     """The agent of the only kernel that has one."""
     (agent,) = [p for p in lab.process.children(recursive=True) if "rtc_kernel.agent" in p.cmdline()]
@@ -189,7 +194,7 @@ def test_what_another_browser_runs_appears_live_and_leaves_the_notebook_clean(
         expect(mine.outputs(0)).to_have_text("one\n")
         expect(mine.prompt(0)).to_have_text("[*]:")
         expect(mine.prompt(1)).to_have_text("[*]:")
-        expect(mine.cell(0).locator(".rtc-Note")).to_contain_text("another client")
+        expect(mine.cell(0).locator(".rtc-Note")).to_contain_text(f"{name_of_user(theirs)} · ")
         gate.open()
         expect(mine.outputs(0)).to_have_text("one\ntwo\n")
         expect(mine.prompt(0)).to_have_text("[1]:")
@@ -200,6 +205,7 @@ def test_what_another_browser_runs_appears_live_and_leaves_the_notebook_clean(
         mine.run(2, 3)
         expect(theirs.outputs(2)).to_have_text("x\n")
         expect(mine.outputs(2)).to_have_text("x\n")
+        expect(theirs.cell(2).locator(".rtc-Note")).to_contain_text(f"{name_of_user(mine)} · ")
         expect(mine.cell(2).locator(".rtc-Note")).to_have_count(0)
 
 

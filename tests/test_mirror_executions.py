@@ -22,6 +22,7 @@ from rtc_kernel.agent.mirror.executions import (
     COLUMN_BYTES,
     ENDED_KEPT,
     MARKS_KEPT,
+    NAMES_KEPT,
     REPLY_S,
     is_private,
     notebook_of,
@@ -158,6 +159,53 @@ def test_it_is_known_whether_an_earlier_run_is_open() -> None:
     assert m.mirror.open_before("b")
     assert m.mirror.open_before("unknown")
     assert not m.mirror.open_before("a")
+
+
+# --- names that clients say of themselves
+
+
+def named(m: Mirrored, session: str, name: str) -> None:
+    m.took(m.mirror.receive_name(session, name))
+
+
+def test_a_session_without_a_username_has_the_name_it_was_introduced_as() -> None:
+    m = Mirrored()
+    m.feed(*whole("early"), request("before", username=""), request("other", username="", session="elsewhere"))
+    named(m, "client", "Ada")
+    m.feed(request("after", username="username"), request("own", username="eve"))
+    assert [m.row(one).submitted_by for one in ("early", "before", "other")] == ["ada", "Ada", ""]
+    assert [m.row(one).submitted_by for one in ("after", "own")] == ["Ada", "eve"]
+    m.crash()
+    assert m.mirror.name_of("client") == "Ada"
+    m.feed(iopub("execute_input", header("execute_request", "bypass", username=""), {"code": "1"}))
+    assert m.row("bypass").submitted_by == "Ada"
+    named(m, "client", "")
+    m.feed(request("last", username=""))
+    assert m.row("last").submitted_by == ""
+
+
+def test_a_row_of_requests_has_the_name_of_its_link_whatever_its_session_was_introduced_as() -> None:
+    m = Mirrored()
+    named(m, "client", "Ada")
+    m.feed(request("r", username="", metadata={"rtc_request": "r1"}))
+    named(m, "client", "Eve")
+    assert m.row("r").submitted_by == ""
+
+
+def test_the_names_that_are_remembered_are_those_that_were_used_last() -> None:
+    m = Mirrored()
+    named(m, "first", "Ada")
+    named(m, "second", "Bob")
+    for n in range(NAMES_KEPT - 2):
+        named(m, f"s{n}", "x")
+    m.feed(request("a", username="", session="first"))
+    named(m, "one more", "x")
+    assert [m.mirror.name_of(session) for session in ("first", "second", "one more")] == ["Ada", "", "x"]
+    assert len(m.mirror.state()["executions"]["names"]) == NAMES_KEPT
+    for n in range(MARKS_KEPT + 1):
+        m.feed(request(f"r{n}", username="", session="late"))
+    named(m, "late", "Cy")
+    assert [m.row(f"r{n}").submitted_by for n in (0, 1, MARKS_KEPT)] == ["", "Cy", "Cy"]
 
 
 # --- clients that bypass the relay

@@ -66,7 +66,7 @@ from .keep.files import UnavailableError
 from .keep.lookup import PIECE_BYTES, Window
 from .keep.rows import TRUNCATED
 from .keep.upkeep import survey
-from .mirror import Limits, Mirror
+from .mirror import NAMELESS, Limits, Mirror
 from .pace import Pace
 from .requests import RequestsDocument
 from .serve import Blob, HistoryQuery, Page, PruneQuery
@@ -806,6 +806,11 @@ class App:
         """Withdraw a link."""
         self.desk.unshare(name)
 
+    def introduce(self, client: str, name: str) -> None:
+        """The user of a frontend says what to be called."""
+        if changes := self.mirror.receive_name(client, name):
+            self.put(changes)
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
         self.put([PutCells(notebook, cells)])
@@ -918,7 +923,13 @@ class App:
             if peer.room == "state" or peer.session.name not in following  # who acts follows as well
         ]
         return web + [
-            answers.Peer(name=name, role=Role.RUN.value, way="comm", since=since) for _, name, since in self.comm.peers
+            answers.Peer(
+                name=self.mirror.name_of(client) if name in NAMELESS else name,
+                role=Role.RUN.value,
+                way="comm",
+                since=since,
+            )
+            for client, name, since in self.comm.peers
         ]
 
     def mint(self, role: Role, name: str, expires_s: float | None) -> Json:

@@ -23,12 +23,12 @@ from ...link import Channel, Child, Gap, Way
 from ...tables import Change, ExecutionState, Json, PutExecution, PutMeta, Request
 from ...wire import Message
 from .comms import COMM_TYPES, Comms
-from .executions import Executions, Run, read_error
+from .executions import NAMELESS, Executions, Run, read_error
 from .kernels import KernelLife
 from .outputs import OUTPUT_TYPES, Displays, read_display_id, read_output, read_stream, to_display
 from .values import Limits, clean_text, get_text
 
-__all__ = ["GAPS_KEPT", "UNRECORDED", "Limits", "Mirror"]
+__all__ = ["GAPS_KEPT", "NAMELESS", "UNRECORDED", "Limits", "Mirror"]
 
 GAPS_KEPT = 20
 """Gaps that ``meta.gap`` names; the oldest go."""
@@ -122,6 +122,14 @@ class Mirror:
     def record(self, msg_id: str, request: Request, state: ExecutionState, at: float) -> list[Change]:
         """An execution that never went to the kernel: taken back, aborted behind another, or lost."""
         return self._executions.record(msg_id, request, state, at, self._life.generation)
+
+    def receive_name(self, session: str, name: str) -> list[Change]:
+        """The user of a session (``header.session``) says what to be called; an empty name takes it back."""
+        return self._executions.receive_name(clean_text(session), clean_text(name))
+
+    def name_of(self, session: str) -> str:
+        """What the user of a session is called; empty where nobody said."""
+        return self._executions.name_of(clean_text(session))
 
     def receive_answer(self) -> list[Change]:
         """The question that the kernel asked was answered by us."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import unquote
 
 from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, Request, advance
@@ -33,14 +34,21 @@ ENDED_KEPT = 50
 CLIENTS_KEPT = 64
 """Sessions of clients that are known to have sent requests; the oldest are forgotten."""
 
+NAMES_KEPT = 64
+"""Sessions whose users have said their names; those that said or ran nothing for longest are forgotten."""
+
+NAMELESS = frozenset(["", "username"])
+"""``header.username`` of clients that were told no name: JupyterLab's, and jupyter_client's where there is no user."""
+
 MARKS_KEPT = 100
-"""Silent requests without idle, and private ones without request, that are remembered."""
+"""Silent requests without idle, private ones without request, and nameless ones, that are remembered."""
 
 COLUMN_BYTES = 4096
 """How much of a prompt, or of an error's name and value, stands in the row; the error output has more."""
 
 _CELL_URI = "vscode-notebook-cell:"
 _PRIVATE = re.compile(r"\s*%rtc[ \t]+private[ \t\r]*(?:\n|\Z)")
+_Value = TypeVar("_Value")
 _QUEUED, _RUNNING = ExecutionState.QUEUED, ExecutionState.RUNNING
 
 
@@ -142,6 +150,8 @@ class Executions:
         self._clients: dict[str, None] = {}
         self._silent: dict[str, None] = {}
         self._marked: dict[str, None] = {}
+        self._names: dict[str, str] = {}  # what the user of a session is called
+        self._nameless: dict[str, str] = {}  # the sessions of requests that nobody's name is at yet
         self._sounds: dict[str, tuple[str, int]] = {}  # requests of another kind behind a gap: shell, the next seq
 
     def __repr__(self) -> str:
@@ -166,11 +176,11 @@ class Executions:
     def receive_request(self, message: Message, at: float, generation: int) -> list[Change]:
         """An ``execute_request`` on its way to the kernel."""
         msg_id = clean_text(message.id)
-        _remember(self._clients, message.session, CLIENTS_KEPT)
+        _remember(self._clients, message.session, CLIENTS_KEPT, None)
         if not msg_id:
             return []
         if message.content.get("silent") is True:
-            _remember(self._silent, msg_id, MARKS_KEPT)
+            _remember(self._silent, msg_id, MARKS_KEPT, None)
             return []
         run = self.get(msg_id)
         if run is not None and run.seen:
@@ -190,7 +200,7 @@ class Executions:
             notebook=get_text(message.metadata, "rtc_notebook") or notebook_of(cell) or self.notebook,
             request=request,
             code="" if run.private else code,
-            submitted_by=get_text(message.header, "username"),
+            submitted_by=get_text(message.header, "username") if run.of_row else self._name(msg_id, message.header),
             client=get_text(message.header, "session"),
         )
         return [PutExecution(msg_id, columns)]
@@ -239,7 +249,7 @@ class Executions:
     def adopt(self, message: Message, at: float, generation: int) -> tuple[Run, list[Change]]:
         """A row from an iopub message of an execution whose request was never seen."""
         msg_id = clean_text(message.parent_id)
-        _remember(self._clients, get_text(message.parent, "session"), CLIENTS_KEPT)
+        _remember(self._clients, get_text(message.parent, "session"), CLIENTS_KEPT, None)
         code = get_text(message.content, "code") if message.type == "execute_input" else ""
         run = self._add(msg_id, get_text(message.parent, "subshell_id"), code)
         run.seen, run.state = False, _RUNNING
@@ -248,10 +258,36 @@ class Executions:
         columns |= _given(
             notebook=self.notebook,
             code="" if run.private else code,
-            submitted_by=get_text(message.parent, "username"),
+            submitted_by=self._name(msg_id, message.parent),
             client=get_text(message.parent, "session"),
         )
         return run, [*changes, PutExecution(msg_id, columns)]
+
+    def receive_name(self, session: str, name: str) -> list[Change]:
+        """What the user of a session is called, from now on and at what lately ran without a name; empty: nothing."""
+        self._names.pop(session, None)
+        if not name:
+            return []
+        _remember(self._names, session, NAMES_KEPT, name)
+        asked = [msg_id for msg_id, client in self._nameless.items() if client == session]
+        for msg_id in asked:
+            del self._nameless[msg_id]
+        return [PutExecution(msg_id, {"submitted_by": name}) for msg_id in asked]
+
+    def name_of(self, session: str) -> str:
+        """What the user of a session is called; empty where nobody said."""
+        return self._names.get(session, "")
+
+    def _name(self, msg_id: str, header: Json) -> str:
+        """Who ran it, as far as its client says. Not asked of a row: that has the name of its link."""
+        name, session = get_text(header, "username"), get_text(header, "session")
+        if name not in NAMELESS or not session:
+            return name
+        if session in self._names:
+            _remember(self._names, session, NAMES_KEPT, self._names[session])
+            return self._names[session]
+        _remember(self._nameless, msg_id, MARKS_KEPT, session)
+        return name
 
     def is_strange(self, message: Message) -> bool:
         """Whether an output's unknown parent is an execution of a client that never was heard of. (Outputs of a
@@ -385,7 +421,7 @@ class Executions:
         """This execution is private, whatever its code says."""
         run = self.get(msg_id)
         if run is None:
-            _remember(self._marked, msg_id, MARKS_KEPT)
+            _remember(self._marked, msg_id, MARKS_KEPT, None)
             return None, []
         if run.private:
             return run, []
@@ -478,6 +514,7 @@ class Executions:
             "clients": list(self._clients),
             "silent": list(self._silent),
             "marked": list(self._marked),
+            "names": dict(self._names),
         }
 
     @classmethod
@@ -489,6 +526,7 @@ class Executions:
         executions._clients = dict.fromkeys(state["clients"])
         executions._silent = dict.fromkeys(state["silent"])
         executions._marked = dict.fromkeys(state["marked"])
+        executions._names = dict(state.get("names", {}))  # an agent before it had none
         return executions
 
 
@@ -497,9 +535,10 @@ def _given(**columns: str | int | bool | None) -> Json:
     return {name: value for name, value in columns.items() if value}
 
 
-def _remember(names: dict[str, None], name: str, kept: int) -> None:
-    name = clean_text(name)
-    names.pop(name, None)
-    names[name] = None
-    if len(names) > kept:
-        del names[next(iter(names))]
+def _remember(table: dict[str, _Value], key: str, kept: int, value: _Value) -> None:
+    """Put a key last; the first goes where there are too many."""
+    key = clean_text(key)
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > kept:
+        del table[next(iter(table))]

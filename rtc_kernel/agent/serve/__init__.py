@@ -160,6 +160,9 @@ class Backend(Protocol):
     def peers(self) -> Sequence[Peer]:
         """Who follows now."""
 
+    def introduce(self, client: str, name: str) -> None:
+        """The user of a frontend says what to be called. ``client``: ``header.session`` of it."""
+
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""
 

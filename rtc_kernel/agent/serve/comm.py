@@ -11,7 +11,7 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
                                  "execution" | "marks", "id"}, {"op": "text", "id", "position", "segment"},
                                  {"op": "complete", "code", "cursor_pos"}, {"op": "health"},
                                  {"op": "share", "role", "name", "expires_s"}, {"op": "links"},
-                                 {"op": "unshare", "name"}
+                                 {"op": "unshare", "name"}, {"op": "introduce", "name"}
                      comm_close
     kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
                                  to an op, or {"error", "remedy"}
@@ -41,7 +41,7 @@ from ...link import Channel, Emit
 from ...tables import Execution, Json, to_json
 from ...wire import Codec, Message, finite, new_header
 from . import ROOMS, Backend, describe, marks_of, parse_history, read_completion
-from .access import Role, parse_share
+from .access import NAME_CHARS_MAX, Role, parse_share
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
 TARGET = "rtc.sync.v1"
@@ -62,7 +62,7 @@ READS = 8
 PIECE_BYTES = 4 << 20
 """Bytes of a blob in one answer; who wants more asks again, from where it ended."""
 
-OPS = "history, execution, text, marks, blob, complete, health, share, links, unshare"
+OPS = "history, execution, text, marks, blob, complete, health, share, links, unshare, introduce"
 """What can be asked for over a comm."""
 
 log = logging.getLogger("rtc_kernel.serve")
@@ -321,6 +321,9 @@ class CommServer:
                     answer = self._links()
                 case "unshare":
                     answer = self._unshare(data.get("name"))
+                case "introduce":
+                    self._introduce(message.session, data.get("name"))
+                    answer = {}
                 case _:
                     loop = asyncio.get_running_loop()
                     answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
@@ -348,6 +351,14 @@ class CommServer:
             raise SetupError("name is missing or of the wrong type", "give the name of a link")
         self._backend.unshare(name)
         return self._links()
+
+    def _introduce(self, client: str, name: Any) -> None:
+        """A label for what this session runs, as its own username is one: nothing is decided by it."""
+        if not isinstance(name, str) or len(name := name.strip()) > NAME_CHARS_MAX or not name.isprintable():
+            raise SetupError("the name cannot be used", f"give at most {NAME_CHARS_MAX} printable characters")
+        if not client:
+            raise SetupError("the message has no session", "send header.session")
+        self._backend.introduce(client, name)
 
     def _answer(self, data: Json) -> tuple[Json, list[bytes]]:
         """The answer to an op. Runs in a thread."""

@@ -44,6 +44,9 @@ const READS = 6;
 
 const OPENINGS = 3;
 
+/** Of a name the agent takes no more. */
+const NAME_CHARS = 64;
+
 /** What is used of a Jupyter kernel connection. */
 export interface KernelLike {
   createComm(target: string): CommLike;
@@ -113,6 +116,8 @@ export interface Links {
 }
 
 export interface CommOptions {
+  /** What the user is called, for who looks at what this connection runs; asked whenever a comm is opened. */
+  name?: () => string;
   /** Whether somebody looks at the page; of the global document, unless given. */
   isVisible?: () => boolean;
   /** Call back when the page is looked at again; returns how to end that. */
@@ -139,7 +144,7 @@ export class CommTransport implements Transport {
 
   constructor(kernel: KernelLike, options: CommOptions = {}) {
     this.kernel = kernel;
-    this.options = { isVisible: options.isVisible ?? isVisible, onVisible: options.onVisible ?? onVisible };
+    this.options = { isVisible, onVisible, name: () => "", ...options };
   }
 
   connect(room: RoomName, epoch: string | null, events: ChannelEvents): Channel {
@@ -213,6 +218,14 @@ export class CommTransport implements Transport {
   /** Withdraw a link; whoever follows by it is cut off. What is left. */
   async unshare(name: string): Promise<Links> {
     return readLinks(await this.op({ op: "unshare", name }));
+  }
+
+  /**
+   * Say what the user of this kernel connection is called: what it runs without a username of its own has that name. It
+   * is a label, no identity. Of a longer one the first 64 characters count; an empty one takes it back.
+   */
+  async introduce(name: string): Promise<void> {
+    await this.op(introduction(name));
   }
 
   close(): void {
@@ -392,6 +405,8 @@ class CommChannel implements Channel {
       comm.onMsg = (message: KernelMessage) => this.receive(readReply(message));
       comm.onClose = (message: KernelMessage) => this.finish(closeCode(message));
       comm.open(this.hello as never).dispose?.();
+      const name = this.hello["room"] === "state" ? this.options.name() : "";
+      if (name) comm.send(introduction(name) as never, {} as never, [], false).dispose?.();
     } catch {
       this.finish(null); // the kernel's connection is disposed
       return;
@@ -466,6 +481,10 @@ function closeCode(message: KernelMessage): number | null {
   const { code, reason } = asObject(message.content.data);
   const known = typeof code === "number" ? code : (CLOSE_CODES[String(reason) as CloseReason] ?? null);
   return known === CLOSE_CODES["no-such-room"] ? null : known;
+}
+
+function introduction(name: string): JsonObject {
+  return { op: "introduce", name: [...name.trim()].slice(0, NAME_CHARS).join("") };
 }
 
 function readLinks({ data: { links, peers } }: Reply): Links {

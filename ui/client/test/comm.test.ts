@@ -133,6 +133,23 @@ describe("over the comm", { timeout: LONG }, () => {
     transport.close();
   });
 
+  test("what a page runs has the name of who sits there, what was just run too", async () => {
+    const first = kernel.requestExecute({ code: "1" }).msg.header.msg_id;
+    const transport = new CommTransport(kernel, { name: () => " Ada é " });
+    const doc = connect(transport);
+    open.push(doc);
+    await until(doc, () => doc.executions.get(first)?.submitted_by === "Ada é");
+    expect((await transport.links()).peers).toMatchObject([{ name: "Ada é", role: "run", way: "comm" }]);
+    await transport.introduce("x".repeat(70));
+    const second = kernel.requestExecute({ code: "2" }).msg.header.msg_id;
+    await until(doc, () => doc.executions.get(second)?.submitted_by === "x".repeat(64));
+    await expect(transport.introduce("a\nb")).rejects.toThrow(/printable/);
+    await transport.introduce("");
+    expect((await transport.links()).peers).toMatchObject([{ name: "" }]);
+    const row = await (await doc.run("3")).ended();
+    expect(row.submitted_by).toBe("");
+  });
+
   test("the kernel completes a name", async () => {
     const doc = await live();
     await (await doc.run("completable = 1")).ended();

@@ -36,6 +36,7 @@ export class NotebookFollower {
   private readonly kernel: KernelConnection;
   private readonly isFirst: boolean;
   private readonly outputArea: () => Promise<OutputAreaPackage>;
+  private readonly name: () => string;
   private readonly sessions = new Set<string>();
   private stopAsking: () => void;
   private doc: LiveDocument | null = null;
@@ -50,17 +51,22 @@ export class NotebookFollower {
   private isFilling = false;
   private isDisposed = false;
 
-  /** `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show. */
+  /**
+   * `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show.
+   * `name`: what the user is called.
+   */
   constructor(
     panel: NotebookPanel,
     kernel: KernelConnection,
     isFirst: boolean,
     outputArea: () => Promise<OutputAreaPackage>,
+    name: () => string,
   ) {
     this.panel = panel;
     this.kernel = kernel;
     this.isFirst = isFirst;
     this.outputArea = outputArea;
+    this.name = name;
     this.stopAsking = probe(kernel, () => this.follow());
     kernel.iopubMessage.connect(this.receiveMessage);
   }
@@ -72,6 +78,12 @@ export class NotebookFollower {
     this.doc?.close();
     for (const timer of this.grace.values()) clearTimeout(timer);
     for (const cell of this.cells()) this.screens.get(cell.model)?.leave();
+  }
+
+  /** The user is called something else now. */
+  introduce(): void {
+    const transport = this.doc?.transport;
+    if (transport instanceof CommTransport) transport.introduce(this.name()).catch(() => undefined);
   }
 
   /** The user has cleared this cell's outputs: they do not come back. */
@@ -111,7 +123,7 @@ export class NotebookFollower {
   private follow(): void {
     if (this.isDisposed) return;
     const onVisible = (callback: () => void): (() => void) => onReturn(this.kernel, callback);
-    const doc = (this.doc = connect(new CommTransport(this.kernel, { onVisible })));
+    const doc = (this.doc = connect(new CommTransport(this.kernel, { onVisible, name: this.name })));
     doc.onChange((change) => {
       if (change.reset) void this.fill();
       else if (change.executions.size > 0) this.receive(change.executions.keys());

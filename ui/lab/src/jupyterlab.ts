@@ -100,7 +100,15 @@ export interface NotebookTracker {
   readonly widgetAdded: Signal<unknown, NotebookPanel>;
 }
 
+/** Who sits at the page. */
+export interface User {
+  /** Null until it is known. */
+  readonly identity: { readonly display_name?: string } | null;
+  readonly userChanged: Signal<unknown, unknown>;
+}
+
 export interface App {
+  readonly serviceManager?: { readonly user?: User };
   readonly commands: {
     readonly commandExecuted: Signal<unknown, { readonly id: string; readonly result: Promise<unknown> }>;
   };
