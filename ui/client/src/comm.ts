@@ -17,6 +17,7 @@ import {
   asObject,
   type Channel,
   type ChannelEvents,
+  checkDigest,
   type Completion,
   type Health,
   type HistoryPage,
@@ -190,7 +191,9 @@ export class CommTransport implements Transport {
       at += piece.byteLength;
       if (piece.byteLength === 0 || at >= Math.min(end, Number(data["bytes"]))) break;
     }
-    return joinBytes(pieces);
+    const bytes = joinBytes(pieces);
+    if (start === 0 && end === Infinity) await checkDigest(digest, bytes);
+    return bytes;
   }
 
   blobUrl(): null {

@@ -14,7 +14,7 @@ import { Board, type Presence } from "./presence.ts";
 import type { Cell, Comm, Execution, Json, Kernel, Meta, Query, Request, Role } from "./records.ts";
 import { Replica } from "./replica.ts";
 import { Run, type RunOptions } from "./run.ts";
-import type { Health, Transport } from "./transport.ts";
+import { type Health, type Transport, versionsProblem } from "./transport.ts";
 
 export type Status = "connecting" | "live" | "away" | "closed";
 
@@ -305,6 +305,8 @@ export class LiveDocument {
   }
 
   private find(health: Health): string {
+    const problem = versionsProblem(health);
+    if (problem !== null) throw problem;
     const known = this.kernelId;
     if (known && !health.room.startsWith(`${known}/`)) {
       throw new RTCError("another kernel answers at this address now", "start the earlier one again");

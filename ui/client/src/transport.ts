@@ -5,7 +5,14 @@
  * A door judges by itself whether its connection lives, and says `onClose` once when it does not.
  */
 
+import { malformed, RTCError } from "./errors.ts";
 import type { Execution, Json, JsonObject, Kernel, Mark, Role } from "./records.ts";
+
+/** Of the tables (docs/document.md). */
+const SCHEMA = 1;
+
+/** Of the wire (docs/protocol.md). */
+const PROTOCOL = "y-protocols/1";
 
 export type RoomName = "state" | "requests";
 
@@ -91,7 +98,10 @@ export interface Transport {
   execution(id: string): Promise<Execution>;
   /** When the streams of an execution had grown to where: see `executionAt`. */
   marks(id: string): Promise<Mark[]>;
-  /** Bytes `start` (inclusive) to `end` (exclusive; all that are behind, unless given) of `sha256:<64 hex>`. */
+  /**
+   * Bytes `start` (inclusive) to `end` (exclusive; all that are behind, unless given) of `sha256:<64 hex>`. All of them
+   * are held against the digest, a part is not.
+   */
   blob(digest: string, start?: number, end?: number): Promise<Uint8Array>;
   /** Where a browser finds a blob by itself; null where only `blob` reaches it: a comm, a token that is no cookie. */
   blobUrl(digest: string): string | null;
@@ -99,6 +109,27 @@ export interface Transport {
   complete(code: string, cursor: number): Promise<Completion>;
   /** End what the transport itself holds open; the channels are closed by those who opened them. */
   close(): void;
+}
+
+/** Why we must not read what this agent has (docs/protocol.md, "Versions"); null: we may. */
+export function versionsProblem({ schema = SCHEMA, protocol = PROTOCOL }: Partial<Health>): RTCError | null {
+  if (schema === SCHEMA && protocol === PROTOCOL) return null;
+  const what = `the agent has schema ${schema} and speaks ${protocol}, this client knows ${SCHEMA} and ${PROTOCOL}`;
+  return new RTCError(what, "reload the page; if it comes again, upgrade rtc_kernel where the page comes from", null, true);
+}
+
+/**
+ * Look whether these are the bytes of a digest. Pages that came by plain HTTP from another host cannot tell: browsers
+ * give them no `crypto.subtle`.
+ *
+ * @throws RTCError: they are not.
+ */
+export async function checkDigest(digest: string, bytes: Uint8Array): Promise<void> {
+  const { subtle } = (globalThis as { crypto?: { subtle?: SubtleCrypto } }).crypto ?? {};
+  if (subtle === undefined) return;
+  const hash = new Uint8Array(await subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+  const hex = Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (digest !== `sha256:${hex}`) throw malformed("a blob whose bytes are not those of its digest");
 }
 
 /** A value that came as JSON, as an object; empty where it is none. */

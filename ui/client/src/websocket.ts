@@ -12,6 +12,7 @@ import {
   asObject,
   type Channel,
   type ChannelEvents,
+  checkDigest,
   type Completion,
   type Health,
   type HistoryPage,
@@ -125,7 +126,10 @@ export class WebSocketTransport implements Transport {
     if (path === null) throw new RTCError("this is no digest of a blob", "give sha256: and 64 hexadecimal digits");
     const isPart = start > 0 || end !== undefined;
     const headers = isPart ? { Range: `bytes=${start}-${end === undefined ? "" : end - 1}` } : {};
-    return this.fetch(path, { headers }, BLOB_S, async (answer) => new Uint8Array(await answer.arrayBuffer()));
+    const read = async (answer: Response): Promise<Uint8Array> => new Uint8Array(await answer.arrayBuffer());
+    const bytes = await this.fetch(path, { headers }, BLOB_S, read);
+    if (!isPart) await checkDigest(digest, bytes);
+    return bytes;
   }
 
   blobUrl(digest: string): string | null {

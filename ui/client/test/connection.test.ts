@@ -262,6 +262,73 @@ class Socket implements WebSocketLike {
   }
 }
 
+describe("a document of another version", () => {
+  for (const [name, versions] of [
+    ["schema", { schema: 2, protocol: "y-protocols/1" }],
+    ["protocol", { schema: 1, protocol: "y-protocols/2" }],
+  ] as const) {
+    test(`is not read: ${name}`, async () => {
+      const agent = new Agent();
+      Object.assign(agent.health_, versions);
+      const doc = connect(agent as unknown as Transport);
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect([doc.status, agent.asked, agent.channels.length]).toEqual(["closed", 1, 0]);
+      expect(doc.failure?.what).toContain(`schema ${versions.schema} and speaks ${versions.protocol}`);
+      expect(doc.failure?.remedy).toContain("upgrade rtc_kernel");
+    });
+  }
+
+  test("that begins while it is followed ends it for good", async () => {
+    const agent = new Agent();
+    Object.assign(agent.health_, { schema: 1, protocol: "y-protocols/1" });
+    const doc = await agent.follow();
+    expect(doc.status).toBe("live");
+    Object.assign(agent.health_, { schema: 2 });
+    agent.last.onClose(1012);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([doc.status, agent.channels.length]).toEqual(["closed", 1]);
+  });
+});
+
+describe("the bytes of a blob", () => {
+  const bytes = new TextEncoder().encode("abc");
+  const digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+  const other = `sha256:${"0".repeat(64)}`;
+  const serve = (): void => void vi.stubGlobal("fetch", () => Promise.resolve(new Response(bytes)));
+  afterEach(() => void vi.unstubAllGlobals());
+
+  test("are held against its digest, whole", async () => {
+    serve();
+    const transport = new WebSocketTransport({ url: "http://h/", WebSocket: class {} });
+    expect(await transport.blob(digest)).toEqual(bytes);
+    await expect(transport.blob(other)).rejects.toThrow(/not those of its digest/);
+    expect(await transport.blob(other, 0, 3)).toEqual(bytes);
+    const reply = { content: { data: { bytes: 3, start: 0 } }, buffers: [bytes] } as never;
+    const comm = {
+      onMsg: () => undefined,
+      onClose: () => undefined,
+      open: () => ({ onReply: () => undefined }),
+      send: () => {
+        const future: FutureLike = { onReply: () => undefined };
+        queueMicrotask(() => void future.onReply(reply));
+        return future;
+      },
+      close: () => undefined,
+    };
+    const overComm = new CommTransport({ createComm: () => comm });
+    expect(await overComm.blob(digest)).toEqual(bytes);
+    await expect(overComm.blob(other)).rejects.toThrow(/not those of its digest/);
+    expect(await overComm.blob(other, 0, 3)).toEqual(bytes);
+  });
+
+  test("are taken as they come on a page that has no way to tell", async () => {
+    serve();
+    vi.stubGlobal("crypto", {});
+    const transport = new WebSocketTransport({ url: "http://h/", WebSocket: class {} });
+    expect(await transport.blob(other)).toEqual(bytes);
+  });
+});
+
 describe("a WebSocket", () => {
   const events = (): ChannelEvents & { closes: (number | null)[]; messages: number } => {
     const seen = { closes: [] as (number | null)[], messages: 0 };
