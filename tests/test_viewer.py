@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from kernels import Gate, Running
-from serving import KERNEL, SmallBackend, Socket, serving
+from serving import KERNEL, SmallBackend, Socket, eventually, serving
 from tools import CHROMIUM, QUIET
 
 import rtc_kernel
@@ -97,6 +97,22 @@ class Served:
         def put() -> None:
             requests.put([replace(request, state=RequestState.HELD)])
             self.socket.server.push(requests.take_update() or b"", "requests")
+
+        self.do(put)
+
+    def refuse(self, code: str, reason: str) -> None:
+        """The request for this code is refused, once it is there."""
+        backend = self.socket.backend
+
+        def find() -> tuple[str, str] | None:
+            return next(((by, row) for by, row, value in backend.written if value["code"] == code), None)
+
+        async def put() -> None:
+            await eventually(find, "it was asked for", READY_S)
+            by, row = find() or ("", "")
+            request = Request(id=row, action="execute", by=by, reason=reason, state=RequestState.REFUSED)
+            backend.requests.put([request])
+            self.socket.server.push(backend.requests.take_update() or b"", "requests")
 
         self.do(put)
 
@@ -677,6 +693,42 @@ def test_a_real_kernel_is_watched_run_interrupted_and_answered(
     expect(runner.page.locator(".queue")).to_have_count(0)
     runner.page.locator(".prompt").get_by_role("button", name="Interrupt").click()
     expect(watcher.page.locator("article.card", has_text="begun").locator(".head .state")).to_have_text("failed")
+
+
+def test_what_was_typed_comes_back_when_it_is_refused_or_nobody_takes_it(tab: Callable[..., Tab]) -> None:
+    with served() as server:
+        view = tab(server.link("run"))
+        prompt = view.page.get_by_role("textbox", name="Code to run")
+        alert = view.page.locator(".prompt").get_by_role("alert")
+        for code in ("first()", "second()"):
+            prompt.fill(code)
+            prompt.press("Shift+Enter")
+            expect(prompt).to_have_text("Code to run")
+        prompt.fill("third()")
+        server.refuse("first()", "code: too long")
+        expect(alert).to_contain_text("too long: first()")
+        expect(prompt).to_have_text("third()")
+        alert.get_by_role("button", name="Put it back").click()
+        expect(prompt.locator(".cm-line")).to_have_text(["first()", "third()"])
+        expect(alert).to_have_count(0)
+        prompt.press("Shift+Enter")
+        expect(prompt).to_have_text("Code to run")
+        server.refuse("second()", "quota: wait")
+        expect(prompt).to_have_text("second()")
+        expect(alert).to_contain_text("quota: wait")
+
+        socket = server.socket
+        server.do(socket.server.stop)
+        expect(view.page.locator(".prompt")).to_contain_text("Waits for the connection: first()")
+        prompt.fill("fourth()")
+        socket.backend.tokens.revoke("run")
+        other = Server(socket.backend, RTCKernel(), kernel=KERNEL)
+        assert not server.do(lambda: other.listen(socket.port)).moved
+        expect(view.page.locator(".banners")).to_contain_text("%rtc share")
+        alert.get_by_role("button", name="Put it back").click()
+        expect(prompt.locator(".cm-line")).to_have_text(["first()", "third()", "fourth()"])
+        lost_connections(view)
+        server.do(other.stop)
 
 
 def test_held_rows_are_released_or_dropped(tab: Callable[..., Tab], kernel: Running, gate: Gate) -> None:

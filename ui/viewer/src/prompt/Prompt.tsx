@@ -13,21 +13,41 @@ import { Past, pastOf } from "./past.ts";
 
 const PAST = 200;
 
+/** Code that was sent. `problem`: why it does not run; null: the agent has not said yet that it took it. */
+interface Sent {
+  code: string;
+  problem: string | null;
+}
+
 export default function Prompt({ session }: { session: Session }): JSX.Element {
   const { doc, history, list } = session;
   session.status.value;
   const host = useRef<HTMLDivElement>(null);
   const editor = useRef<Editor | null>(null);
   const [problem, setProblem] = useState("");
+  const [sent, setSent] = useState<readonly Sent[]>([]);
+  const drop = (one: Sent): void => setSent((all) => all.filter((other) => other !== one));
   const run = (code: string): void => {
     if (code.trim() === "") return;
     setProblem("");
     session.travel.live();
     session.view.value = "history";
     list.follow();
+    const one: Sent = { code, problem: null };
+    setSent((all) => [...all, one]);
     doc.run(code).then(
-      () => announce("Sent"),
-      (error: unknown) => setProblem(error instanceof Error ? error.message : String(error)),
+      () => {
+        announce("Sent");
+        drop(one);
+      },
+      (error: unknown) => {
+        const why = error instanceof Error ? error.message : String(error);
+        drop(one);
+        if (editor.current?.code() === "") {
+          editor.current.putBack(code);
+          setProblem(why);
+        } else setSent((all) => [...all, { code, problem: why }]);
+      },
     );
     editor.current?.clear();
   };
@@ -64,6 +84,17 @@ export default function Prompt({ session }: { session: Session }): JSX.Element {
           {problem}
         </p>
       ) : null}
+      {sent.map((one, index) => (
+        <Unsent
+          key={index}
+          sent={one}
+          isAway={doc.status !== "live"}
+          onBack={() => {
+            editor.current?.putBack(one.code);
+            drop(one);
+          }}
+        />
+      ))}
       <div class="line">
         <div class="editor" ref={host} id="prompt" />
         <div class="buttons">
@@ -90,6 +121,20 @@ export default function Prompt({ session }: { session: Session }): JSX.Element {
         </div>
       </div>
     </section>
+  );
+}
+
+/** What was sent and does not run, or waits for somebody to send it to: nothing that was typed is lost. */
+function Unsent({ sent, isAway, onBack }: { sent: Sent; isAway: boolean; onBack: () => void }): JSX.Element | null {
+  const code = <code>{firstLine(sent.code, 60)}</code>;
+  if (sent.problem === null) return isAway ? <p class="dim">Waits for the connection: {code}</p> : null;
+  return (
+    <p class="problem" role="alert">
+      {sent.problem}: {code}{" "}
+      <button type="button" class="worded" onClick={onBack}>
+        Put it back
+      </button>
+    </p>
   );
 }
 

@@ -32,6 +32,8 @@ export interface Editor {
   focus(): void;
   code(): string;
   clear(): void;
+  /** Code that was cleared too early stands here again, before what was typed since. */
+  putBack(code: string): void;
   /** What is typed stays. */
   setLanguage(name: string): void;
   destroy(): void;
@@ -115,6 +117,10 @@ export function createEditor(options: EditorOptions): Editor {
     clear: () => {
       past.reset();
       replace(view, "", true);
+    },
+    putBack: (code) => {
+      if (view.state.doc.length === 0) replace(view, code, true);
+      else view.dispatch({ changes: { from: 0, insert: `${code}\n` } });
     },
     setLanguage: (name) => {
       void LANGUAGES[name.toLowerCase()]?.().then((extension) => {
