@@ -153,8 +153,7 @@ export class CommTransport implements Transport {
   }
 
   async health(): Promise<Health> {
-    const { data } = await this.op({ op: "health" });
-    return { ...data, kernel: data["kernel"] ? kernelFromJson(data["kernel"]) : null } as unknown as Health;
+    return healthFromJson((await this.op({ op: "health" })).data);
   }
 
   async history(query: HistoryQuery): Promise<HistoryPage> {
@@ -488,6 +487,11 @@ function closeCode(message: KernelMessage): number | null {
 
 function introduction(name: string): JsonObject {
   return { op: "introduce", name: [...name.trim()].slice(0, NAME_CHARS).join("") };
+}
+
+/** What the agent answers to a comm's `health`. */
+export function healthFromJson(data: { [key: string]: Json }): Health {
+  return { ...data, kernel: data["kernel"] ? kernelFromJson(data["kernel"]) : null } as unknown as Health;
 }
 
 function readLinks({ data: { links, peers } }: Reply): Links {

@@ -47,9 +47,13 @@ export class Connection {
     this.backoff = backoff;
   }
 
-  /** Begin; goes on until {@link close}, or until the agent will have us no more. */
-  start(): void {
-    void this.keep();
+  /**
+   * Begin; goes on until {@link close}, or until the agent will have us no more.
+   *
+   * @param health what the agent said just now, if it was asked: the first attempt does not ask again.
+   */
+  start(health: Health | null = null): void {
+    void this.keep(health);
   }
 
   /** Do not wait for the next attempt: the network is back, or the page is looked at again. */
@@ -65,9 +69,9 @@ export class Connection {
     this.stopWaiting?.();
   }
 
-  private async keep(): Promise<void> {
-    while (!this.closed) {
-      const end = await this.attempt();
+  private async keep(health: Health | null): Promise<void> {
+    for (let known = health; !this.closed; known = null) {
+      const end = await this.attempt(known);
       if (this.closed || end === null) return;
       if (end.error.final) {
         this.closed = true;
@@ -82,9 +86,9 @@ export class Connection {
     }
   }
 
-  private async attempt(): Promise<End | null> {
+  private async attempt(known: Health | null): Promise<End | null> {
     try {
-      const health = await this.transport.health();
+      const health = known ?? (await this.transport.health());
       if (this.closed) return null;
       const epoch = this.room.find(health);
       return epoch === null ? null : await this.connect(epoch);

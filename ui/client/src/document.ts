@@ -48,7 +48,7 @@ export class LiveDocument {
   private readonly stopListening: () => void;
 
   /** Made by {@link connect}. */
-  constructor(transport: Transport, user: Partial<Presence> | null) {
+  constructor(transport: Transport, user: Partial<Presence> | null, health: Health | null = null) {
     this.transport = transport;
     this.board = new Board(() => this.tellStatus());
     if (user) this.board.set(user);
@@ -58,7 +58,7 @@ export class LiveDocument {
       this.follower.hurry();
       this.requester?.hurry();
     });
-    this.follower.start();
+    this.follower.start(health);
   }
 
   // --- how it is
@@ -315,7 +315,7 @@ export class LiveDocument {
     if (health.role !== "view" && this.requester === null) {
       // From the start: what others wait for is part of the picture, and the first run waits for no handshake.
       this.requester = new Connection(this.transport, this.desk);
-      this.requester.start();
+      this.requester.start(health);
     }
     this.tellStatus();
     this.look();
@@ -441,10 +441,14 @@ export class LiveDocument {
  * Follow a kernel's document. It starts at once, and reconnects for ever with back-off unless it is closed for good
  * (`failure` says why). Nothing is thrown.
  *
- * @param options `user`: who we are, to be drawn by others; nobody is announced without it.
+ * @param options `user`: who we are, to be drawn by others; nobody is announced without it. `health`: what the agent
+ *   said just now, if it was asked, which saves asking again.
  */
-export function connect(transport: Transport, options: { user?: Partial<Presence> } = {}): LiveDocument {
-  return new LiveDocument(transport, options.user ?? null);
+export function connect(
+  transport: Transport,
+  options: { user?: Partial<Presence>; health?: Health } = {},
+): LiveDocument {
+  return new LiveDocument(transport, options.user ?? null, options.health ?? null);
 }
 
 /** A listener that throws is its own fault: it is reported, and the others are told. */

@@ -13,6 +13,7 @@ export {
   type CommOptions,
   CommTransport,
   type FutureLike,
+  healthFromJson,
   type KernelLike,
   type Link,
   type Links,

@@ -239,6 +239,23 @@ test("a row that no message can carry is refused at once", async () => {
   doc.close();
 });
 
+test("who has asked for health already is connected without asking again, and asks where that was too old", async () => {
+  const agent = new Agent();
+  const health = { ...agent.health_, role: "run" } as Health;
+  const doc = connect(agent as unknown as Transport, { health });
+  expect(agent.channels.map(({ room, epoch }) => [room, epoch])).toEqual([
+    ["requests", "r1"],
+    ["state", "e1"],
+  ]);
+  expect([agent.asked, doc.role]).toEqual([0, "run"]);
+  agent.health_ = { ...health, epoch: "e2" };
+  agent.last.onOpen();
+  agent.last.onClose(CLOSE_CODES["wrong-epoch"]);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect([agent.asked, agent.channels.at(-1)?.epoch]).toEqual([1, "e2"]);
+  doc.close();
+});
+
 /** A WebSocket that the test plays. */
 class Socket implements WebSocketLike {
   static last: Socket;
