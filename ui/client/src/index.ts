@@ -37,4 +37,5 @@ export {
   type RoomName,
   type Transport,
 } from "./transport.ts";
+export { decodeBlob, isBinaryType, sameValue } from "./values.ts";
 export { type WebSocketClass, type WebSocketLike, type WebSocketOptions, WebSocketTransport } from "./websocket.ts";

@@ -8,6 +8,7 @@
 import {
   CommTransport,
   connect,
+  decodeBlob,
   type Execution,
   hasEnded,
   type Json,
@@ -18,7 +19,7 @@ import {
 import type { CodeCell, KernelConnection, LabOutput, NotebookPanel, OutputAreaPackage } from "./jupyterlab.ts";
 import { CLEARED, counts, isCodeOf, latestOf, Places } from "./matching.ts";
 import { Note } from "./notes.ts";
-import { decodeBlob, fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts";
+import { fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts";
 import { probe } from "./probe.ts";
 import { Screen } from "./screen.ts";
 

@@ -5,7 +5,16 @@
  * of a live execution wherever that is possible, because a browser draws them without drawing all anew.
  */
 
-import type { BlobReference, Display, Execution, Json, JsonObject, Output, Stream } from "@rtc-kernel/client";
+import {
+  type BlobReference,
+  type Display,
+  type Execution,
+  type Json,
+  type JsonObject,
+  type Output,
+  sameValue,
+  type Stream,
+} from "@rtc-kernel/client";
 
 import type { LabOutput } from "./jupyterlab.ts";
 
@@ -96,34 +105,13 @@ function describe(mediaType: string, { bytes, preview }: BlobReference): string 
   return typeof preview === "string" && preview ? `${preview}…\n${size}` : size;
 }
 
-/** The bytes of a blob as they stand in a bundle of this media type. */
-export function decodeBlob(bytes: Uint8Array, mediaType: string): Json {
-  const isImage = mediaType.startsWith("image/") && !mediaType.startsWith("image/svg");
-  if (isImage || /^(audio|video)\//.test(mediaType) || mediaType === "application/pdf") return toBase64(bytes);
-  const text = new TextDecoder().decode(bytes);
-  if (!/^application\/(.*\+)?json$/.test(mediaType)) return text;
-  try {
-    return JSON.parse(text) as Json;
-  } catch {
-    return text;
-  }
-}
-
-function toBase64(bytes: Uint8Array): string {
-  let binary = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) {
-    binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  }
-  return btoa(binary);
-}
-
 /** From what is shown to what is to be shown. */
 export function stepsTo(shown: readonly LabOutput[], wanted: readonly LabOutput[]): Step[] {
   const steps: Step[] = [];
   const common = Math.min(shown.length, wanted.length);
   for (let index = 0; index < common; index++) {
     const [before, after] = [shown[index] as LabOutput, wanted[index] as LabOutput];
-    if (isSame(before, after)) continue;
+    if (sameValue(before, after, isSameText)) continue;
     const isLast = index === shown.length - 1;
     const more = isLast && before["name"] === after["name"] ? grown(before["text"], after["text"]) : null;
     if (more !== null) steps.push({ do: "add", output: { ...after, text: more } });
@@ -148,14 +136,8 @@ function grown(before: Json | undefined, after: Json | undefined): string | null
   return isKept ? `\r${after.slice(line)}` : null;
 }
 
-/** Whether two values of JSON are equal; texts but for the space at their ends, in which encoders of images differ. */
-function isSame(a: unknown, b: unknown): boolean {
-  if (a === b) return true;
-  if (typeof a === "string" && typeof b === "string") return a.length > 1e3 && a.trimEnd() === b.trimEnd();
-  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
-  const [left, right] = [Object.entries(a), b as { [key: string]: unknown }];
-  return left.length === Object.keys(b).length && left.every(([key, value]) => key in right && isSame(value, right[key]));
-}
+/** Texts are the same but for the space at their ends, in which encoders of images differ. */
+const isSameText = (a: string, b: string): boolean => a.length > 1e3 && a.trimEnd() === b.trimEnd();
 
 /** The part of outputs behind what a user has cleared away while it ran. */
 export function behind(outputs: readonly LabOutput[], cleared: readonly LabOutput[]): LabOutput[] {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { counts, isCodeOf, latestOf } from "../src/matching.ts";
-import { execution } from "./records.ts";
+import { execution } from "../../client/test/records.ts";
 
 const CELLS = [
   { id: "a", source: "x = 1" },

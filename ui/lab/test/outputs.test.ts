@@ -2,8 +2,8 @@ import type { Json } from "@rtc-kernel/client";
 import { expect, test } from "vitest";
 
 import type { LabOutput } from "../src/jupyterlab.ts";
-import { behind, decodeBlob, fillIn, isCut, type Missing, stepsTo, toOutputs } from "../src/outputs.ts";
-import { display, execution, stream } from "./records.ts";
+import { behind, fillIn, isCut, type Missing, stepsTo, toOutputs } from "../src/outputs.ts";
+import { display, execution, stream } from "../../client/test/records.ts";
 
 const none = (): undefined => undefined;
 const text = (value: string): LabOutput => ({ output_type: "stream", name: "stdout", text: value });
@@ -36,13 +36,6 @@ test("outputs end before the first of which a blob is missing, and one that is n
   expect(image?.["data"]).toEqual({ "image/png": "base64" });
   const [, lost] = toOutputs(outputs, () => null, new Map());
   expect(lost?.["data"]).toEqual({ "text/plain": "[image/png, 2.0 KiB: not kept]" });
-});
-
-test("a blob stands in a bundle as its type does: base64, JSON, text", () => {
-  const bytes = new TextEncoder().encode('{"é":1}');
-  expect(decodeBlob(bytes, "image/png")).toBe(btoa('{"Ã©":1}'));
-  expect(decodeBlob(bytes, "application/vnd.plotly.v1+json")).toEqual({ é: 1 });
-  expect(decodeBlob(bytes, "image/svg+xml")).toBe('{"é":1}');
 });
 
 /** What a model shows after these steps, which does with text what JupyterLab does. */

@@ -2,6 +2,7 @@
 
 import type { Cell, Change, Execution, ExecutionChange, HistoryQuery, Kernel, LiveDocument } from "@rtc-kernel/client";
 import { describe, expect, it } from "vitest";
+import { execution } from "../../client/test/records.ts";
 import { latestOfCells, numberCells, originOf, ranFor, whoAsked } from "../src/executions.ts";
 import { matches, NO_FILTER } from "../src/filters.ts";
 import { countOf, firstLine, formatDuration, formatTicking } from "../src/format.ts";
@@ -12,31 +13,9 @@ import { describe as say, describeProgress, progressOf } from "../src/summary.ts
 import { extentOf, findBar, layOut, tickFormat } from "../src/timeline/lanes.ts";
 
 function row(seq: number, columns: Partial<Execution> = {}): Execution {
-  return {
-    id: `e${seq}`,
-    seq,
-    kernel: "k",
-    generation: 0,
-    cell: null,
-    notebook: null,
-    request: null,
-    code: `f(${seq})`,
-    execution_count: seq,
-    submitted_by: "ada",
-    client: "s",
-    queued_at: 10 * seq,
-    started_at: 10 * seq + 1,
-    finished_at: 10 * seq + 5,
-    state: "ok",
-    error: null,
-    input: null,
-    private: false,
-    metadata: {},
-    outputs: [],
-    omitted_code_bytes: null,
-    omitted_outputs: null,
-    ...columns,
-  };
+  const times = { queued_at: 10 * seq, started_at: 10 * seq + 1, finished_at: 10 * seq + 5 };
+  const about = { id: `e${seq}`, seq, code: `f(${seq})`, execution_count: seq, submitted_by: "ada", client: "s" };
+  return execution({ ...about, ...times, ...columns });
 }
 
 const cell = (id: string, index: number, source: string, cell_type: Cell["cell_type"] = "code"): Cell => ({

@@ -4,11 +4,10 @@
  * Owns everything in it. An output that is the same as before keeps its nodes; a stream that grows costs what is seen.
  */
 
-import type { Execution, ExecutionChange, Output, Stream } from "@rtc-kernel/client";
+import { type Execution, type ExecutionChange, type Output, sameValue, type Stream } from "@rtc-kernel/client";
 import type { OutputContext, View } from "./context.ts";
 import { makeDisplay } from "./displays.ts";
 import { formatCount, make, makeButton } from "./dom.ts";
-import { sameValue } from "./same.ts";
 import { FailureView, loadWhole, StreamView } from "./stream.ts";
 
 type Segments = (position: number) => readonly string[] | null;

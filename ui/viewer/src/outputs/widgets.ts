@@ -5,12 +5,11 @@
  * only the keys that changed. Large values are fetched here; the frame has no network.
  */
 
-import type { Comm } from "@rtc-kernel/client";
+import { type Comm, decodeBlob, isBinaryType, sameValue } from "@rtc-kernel/client";
 import type { OutputContext, View } from "./context.ts";
 import { make } from "./dom.ts";
 import { SandboxFrame } from "./frames.ts";
 import { isReference } from "./mime.ts";
-import { sameValue } from "./same.ts";
 
 type State = { [key: string]: unknown };
 
@@ -169,18 +168,10 @@ async function resolve(value: unknown, key: string, context: OutputContext): Pro
     const data = value.blob === null ? null : await context.blob(value.blob).catch(() => null);
     if (value.media_type === "application/octet-stream") return data?.slice() ?? new Uint8Array(0);
     if (data === null) return null;
-    if (/^(image\/(?!svg)|audio\/|video\/|application\/pdf)/.test(key)) return toBase64(data);
-    const text = new TextDecoder().decode(data);
-    return value.media_type === "application/json" ? (JSON.parse(text) as unknown) : text;
+    return decodeBlob(data, isBinaryType(key) ? key : (value.media_type ?? "text/plain"));
   }
   if (Array.isArray(value)) return Promise.all(value.map((item) => resolve(item, key, context)));
   if (typeof value !== "object" || value === null) return value;
   const pairs = Object.entries(value).map(async ([name, item]) => [name, await resolve(item, name, context)] as const);
   return Object.fromEntries(await Promise.all(pairs));
-}
-
-function toBase64(data: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
-  return btoa(text);
 }

@@ -1,6 +1,6 @@
 // Records as the document gives them, with what a test says of them.
 
-import type { Display, Execution, Stream } from "@rtc-kernel/client";
+import type { Display, Execution, Stream } from "../src/index.ts";
 
 let seq = 0;
 
