@@ -103,7 +103,10 @@ def test_history_is_an_aligned_table_newest_last() -> None:
 
 
 def test_who_names_followers_and_links() -> None:
-    peers = [Peer(name="link-1", role="view", way="websocket", since=NOW - 5)]
+    peers = [
+        Peer(name="link-1", role="view", way="websocket", since=NOW - 5),
+        Peer(name="b", role="run", way="comm", since=NOW - 6),
+    ]
     grants = [
         Grant(name="link-1", role="view", created_at=0),
         Grant(name="b", role="run", created_at=0, expires_at=NOW + 60),
@@ -111,6 +114,7 @@ def test_who_names_followers_and_links() -> None:
     assert bundle(answers.render_who(peers, grants, NOW))["text/plain"].splitlines() == [
         "Following now:",
         "  link-1  view  websocket  for 5.0 s",
+        "  b       run   comm       for 6.0 s",
         "Links:",
         "  link-1  view  never ends     1 peer",
         "  b       run   ends in 1 min  0 peers",

@@ -48,7 +48,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Somebody who follows. ``name``: of the link; ``way``: ``websocket`` | ``comm``; ``since``: POSIX seconds."""
+    """Somebody who follows.
+
+    Attributes:
+        name: of the link; over a comm what it says of itself.
+        way: ``websocket`` | ``comm``.
+        since: POSIX seconds.
+    """
 
     name: str
     role: str
@@ -133,7 +139,8 @@ def render_who(peers: Sequence[Peer], links: Sequence[Grant], now: float) -> lis
             link.name,
             link.role,
             "never ends" if link.expires_at is None else f"ends in {duration_text(link.expires_at - now)}",
-            _count(sum(peer.name == link.name for peer in peers), "peer"),
+            # over a comm a name is what somebody says of himself
+            _count(sum(peer.name == link.name and peer.way != "comm" for peer in peers), "peer"),
         ]
         for link in links
     ]

@@ -127,7 +127,7 @@ class Tokens:
             raise SetupError("the name cannot be used", f"give at most {NAME_CHARS_MAX} printable characters")
         if expires_s is not None and not 0 < expires_s <= EXPIRES_S_MAX:
             raise SetupError("a token cannot expire then", "give a number of seconds, at most those of 366 days")
-        if len(self._tokens) >= TOKENS_MAX:
+        if role is not Role.OWN and len(self._tokens) >= TOKENS_MAX:  # without the owner's there is no agent
             raise SetupError(f"{len(self._tokens)} tokens are in force", "withdraw some with %rtc unshare")
         secret = secret or secrets.token_urlsafe(SECRET_BYTES)
         token = Token(name, role, hash_secret(secret), now, None if expires_s is None else now + expires_s)
