@@ -548,6 +548,7 @@ def send_comm(client: BlockingKernelClient, kind: str, comm: str, **content: obj
 
 def test_links_are_made_and_withdrawn_over_the_comm_as_by_rtc_lines(ready: Running, gate: Gate, until: Until) -> None:
     client = ready.client
+    client.session.username = "ada"
     ready.execute("%rtc share --name desk")
     running = client.execute(gate.code)
     send_comm(client, "comm_open", "c1", target_name="rtc.sync.v1")
@@ -573,7 +574,7 @@ def test_links_are_made_and_withdrawn_over_the_comm_as_by_rtc_lines(ready: Runni
     until(lambda: rows(ready)[-1]["state"] == "ok", "recorded")
     links = ask_comm(client, "c1", op="links")
     assert [link["name"] for link in links["links"]] == ["desk"]
-    assert [(peer["name"], peer["way"]) for peer in links["peers"]] == [(client.session.username, "comm")]
+    assert [(peer["name"], peer["way"]) for peer in links["peers"]] == [("ada", "comm")]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         ask(ready, "/api/history", token)
     refused = ask_comm(client, "c1", op="unshare", name="owner")

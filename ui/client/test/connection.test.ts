@@ -477,6 +477,28 @@ describe("a comm", () => {
     expect(kernel.gaps).toBeLessThanOrEqual(2);
   });
 
+  test("says what its user is called whenever it opens the document, as it is known then", async () => {
+    const sent: unknown[] = [];
+    const comm = {
+      onMsg: () => undefined,
+      onClose: () => undefined,
+      open: () => ({ onReply: () => undefined }),
+      send: (data: never) => {
+        sent.push(data);
+        return { onReply: () => undefined };
+      },
+      close: () => undefined,
+    };
+    let name = "";
+    const transport = new CommTransport({ createComm: () => comm }, { name: () => name });
+    const events = { onOpen: () => undefined, onMessage: () => undefined, onGap: () => undefined, onClose: () => undefined };
+    for (name of ["", " Ada ", "é".repeat(70)]) {
+      for (const room of ["state", "requests"] as const) transport.connect(room, "e", events);
+      await vi.advanceTimersByTimeAsync(0);
+    }
+    expect(sent).toEqual(["Ada", "é".repeat(64)].map((said) => ({ op: "introduce", name: said })));
+  });
+
   test("a link is asked for with what was given alone, and a refusal says what to do", async () => {
     const asked: unknown[] = [];
     const answers: unknown[] = [
