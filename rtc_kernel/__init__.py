@@ -8,6 +8,7 @@ The rooms, from the wire to the reader (docs/design.md has the reasons):
 * ``agent``                 process 2: ``mirror`` (what happened), ``act`` (what is asked for),
   ``serve`` (who follows), ``keep`` (what stays), ``document`` (the live state), ``app`` (the hallway)
 * ``client``, ``run``, ``cli``  follow a document from Python, run a notebook, ``jupyter rtc …``
+* ``install``, ``provisioner``  how a kernel comes to be behind the relay: a kernelspec, or none
 * ``moments``, ``rerun``    how an execution was at a time; a recorded history on a fresh kernel
 * ``errors``, ``config``    one error tree; every setting with its unit and its limit
 

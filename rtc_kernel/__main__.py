@@ -2,8 +2,12 @@
 
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # The working directory is the notebook's, and stands first: a json.py in it would be ours. The child gets it back.
+    del sys.path[0]
+
 from .errors import SetupError
-from .relay.launch import Launch, parse_argv
+from .relay.launch import STARTED, Handed, Launch, parse_argv, take_handed
 
 
 def main(argv: list[str]) -> None:
@@ -14,12 +18,18 @@ def main(argv: list[str]) -> None:
 
         sys.stdout.write(help_all() + "\n")
         return
+    handed: Handed | None = None
     try:
-        launch = Launch(options)
+        handed = take_handed()
+        launch = Launch(options, handed)
         launch.start()
     except SetupError as exc:
         sys.stderr.write(f"rtc_kernel: {exc}\n")
+        if handed:
+            handed.tell(str(exc))
         sys.exit(exc.exit_code)
+    if handed:
+        handed.tell(STARTED)
     from .relay.app import run
 
     run(launch)

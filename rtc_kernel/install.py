@@ -22,6 +22,7 @@ from typing import Any
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 
 from .errors import SetupError
+from .relay.child import LOCAL_PROVISIONERS
 
 NATIVE = "rtc-python"
 PREFIX = "rtc-"
@@ -90,8 +91,8 @@ def install(
         child = find(kernel)
         if is_ours(child.argv):
             raise SetupError(f"{kernel!r} is an RTC kernel already", "give the kernel behind it", 2)
-        provisioner = child.metadata.get("kernel_provisioner", {}).get("provisioner_name", "local-provisioner")
-        if provisioner != "local-provisioner":
+        provisioner = child.metadata.get("kernel_provisioner", {}).get("provisioner_name", LOCAL_PROVISIONERS[0])
+        if provisioner not in LOCAL_PROVISIONERS:
             raise SetupError(f"{kernel!r} is started by {provisioner!r}", "wrap a kernel that is a local process", 2)
         value, logos = _wrapper_spec(kernel, child, display_name), _logos_of(Path(child.resource_dir))
     name = (name or (NATIVE if kernel is None else PREFIX + kernel.lower())).lower()

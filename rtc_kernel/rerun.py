@@ -32,6 +32,7 @@ from .config import RTCKernel
 from .errors import SetupError
 from .link import Channel, Way
 from .notebook import to_output
+from .provisioner import is_default
 from .tables import END_STATES, Execution, ExecutionState, Json
 from .wire import Message
 
@@ -176,7 +177,7 @@ def _kernel(plan: Plan, interrupts: _Interrupts) -> Iterator[tuple[KernelManager
         what = f"no kernelspec {plan.kernel!r} is installed"
         raise SetupError(what, f"--kernel NAME, one of: {known}", 2) from None
     extra = ["--HistoryManager.hist_file=:memory:"] if plan.kernel in ("python3", install.NATIVE) else []
-    if install.is_ours(spec.argv):  # what is run again leaves no history of its own
+    if install.is_ours(spec.argv) or is_default():  # what is run again leaves no history of its own
         extra += [*config.to_argv(plan.settings), f"{config.ARG_PREFIX}history=memory"]
     manager = KernelManager(kernel_name=plan.kernel, log=log)
     client: BlockingKernelClient | None = None

@@ -20,6 +20,8 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.session import Session
 from kernels import Gate, Running, control, finish, gone, reply_to, start
 
+from rtc_kernel import discovery
+
 Until = Callable[..., object]
 
 SCENARIOS = {
@@ -57,6 +59,14 @@ def test_message_by_message_as_a_bare_ipykernel(kernel: Running) -> None:
                 replies.append(reply["content"] | {"banner": "has a random tip"})
             assert replies[0] == replies[1], request
         assert kernel.client.kernel_info(reply=True)["content"]["supported_features"]
+
+
+def test_what_lies_in_the_notebooks_directory_is_not_ours(tmp_path: Path, until: Until) -> None:
+    for name in ("json", "socket", "asyncio", "sqlite3"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the notebook')")
+    with start("rtc-python", cwd=str(tmp_path)) as running:
+        assert running.execute("import os; print(os.getcwd())").text == f"{tmp_path}\n"
+        until(discovery.live, "the agent serves", 30)
 
 
 def test_nothing_of_a_flood_is_lost(kernel: Running) -> None:

@@ -2,6 +2,9 @@
 
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the working directory: what lies there is not ours
+
 from .app import main
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ class Relay:
             "key": self.front.key.decode(),
             "signature_scheme": self.front.scheme,
             "kernel_name": self.front.info.get("kernel_name") or "rtc-python",
-            "display_name": f"RTC {self.launch.spec.display_name}" if self.launch.named else "RTC Python",
+            "display_name": self.launch.display_name,
             "language": self.launch.spec.language,
             "notebook": notebook,
             "host": platform.node(),

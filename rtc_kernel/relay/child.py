@@ -32,8 +32,16 @@ GROUP_SIGNALS: frozenset[signal.Signals] = frozenset(
 """What may be sent to the whole process group and is meant for the kernel, whatever the kernel does with it."""
 
 
+LOCAL_PROVISIONERS = ("local-provisioner", "rtc-provisioner")
+"""Provisioners of kernels that are a process of this machine, started from the kernelspec's command line. The
+second one is ours: what it would do is done already where we start the kernel."""
+
+
 class ChildSpec:
-    """What to start: a kernelspec, or ipykernel of this Python. Never changed."""
+    """What to start: a kernelspec, or ipykernel of this Python. Never changed.
+
+    ``env``: what its environment has beyond ours; null where it has not what ours has.
+    """
 
     def __init__(
         self,
@@ -41,7 +49,7 @@ class ChildSpec:
         display_name: str,
         language: str,
         argv: tuple[str, ...],
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         interrupt_mode: str = "signal",
     ) -> None:
         self.name = name
@@ -81,8 +89,8 @@ def find_spec(name: str) -> ChildSpec:
         raise SetupError(f"kernelspec {name!r} cannot be read ({exc})", "install that kernel again") from exc
     if "rtc_kernel" in spec.argv:
         raise SetupError(f"kernelspec {name!r} is an RTC kernel itself", "wrap the kernel that is behind it")
-    provisioner = spec.metadata.get("kernel_provisioner", {}).get("provisioner_name", "local-provisioner")
-    if provisioner != "local-provisioner":
+    provisioner = spec.metadata.get("kernel_provisioner", {}).get("provisioner_name", LOCAL_PROVISIONERS[0])
+    if provisioner not in LOCAL_PROVISIONERS:
         raise SetupError(
             f"kernelspec {name!r} is started by {provisioner!r}",
             "wrap a kernel that is started as a local process",
@@ -95,7 +103,8 @@ def find_spec(name: str) -> ChildSpec:
     }:
         argv[0] = sys.executable
     argv = [arg.replace("{resource_dir}", spec.resource_dir) for arg in argv]
-    return ChildSpec(name, spec.display_name, spec.language, tuple(argv), spec.env, spec.interrupt_mode or "signal")
+    env = {key: os.path.expandvars(value) for key, value in spec.env.items()}
+    return ChildSpec(name, spec.display_name, spec.language, tuple(argv), env, spec.interrupt_mode or "signal")
 
 
 class Child:
@@ -121,7 +130,10 @@ class Child:
         Raises:
             SetupError: the program of the kernelspec cannot be started.
         """
-        env = {**os.environ, **{key: os.path.expandvars(value) for key, value in self.spec.env.items()}}
+        beyond = self.spec.env.items()
+        env = {**os.environ, **{key: value for key, value in beyond if value is not None}}
+        for key in [key for key, value in beyond if value is None]:
+            env.pop(key, None)
         options: dict[str, Any] = {}
         if WINDOWS:  # untested here: the parent is named by an inheritable handle, as jupyter_client does
             from jupyter_client.win_interrupt import create_interrupt_event

@@ -7,6 +7,8 @@ traitlets, not even dataclasses or typing.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..config import RTCKernel
+
+
+HANDED = "RTC_KERNEL_CHILD"
+"""The variable of the environment in which a provisioner hands us the child (:class:`Handed`). It is no setting, and
+what we start does not get it."""
+
+STARTED = "started"
+"""What a provisioner is told once the child has been started; else it is told why it was not."""
 
 
 class Options:
@@ -61,6 +71,48 @@ def parse_argv(argv: Iterable[str]) -> Options:
     return options
 
 
+class Handed:
+    """A child that a provisioner hands us, in place of a kernelspec's name.
+
+    Args:
+        text: JSON: ``name``, ``display_name``, ``language``, ``interrupt_mode``; ``argv`` with ``{connection_file}``
+            where the child's is to stand; ``env``: what the child's environment has beyond ours, null where it has
+            not what ours has; ``tell``: a file descriptor that learns how the start went, or -1.
+
+    Raises:
+        SetupError: it is nothing of the kind.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            value = json.loads(text)
+            self.spec = ChildSpec(
+                value["name"],
+                value["display_name"],
+                value["language"],
+                tuple(value["argv"]),
+                value["env"],
+                value["interrupt_mode"],
+            )
+            self._tell = int(value["tell"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise SetupError(f"{HANDED} names no kernel ({exc})", "leave it to rtc-provisioner") from exc
+
+    def tell(self, what: str) -> None:
+        """Tell who handed us the child how its start went; once."""
+        if self._tell >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._tell, what.encode())
+                os.close(self._tell)
+            self._tell = -1
+
+
+def take_handed() -> Handed | None:
+    """What a provisioner hands us, out of the environment; null where a kernelspec of ours started us."""
+    text = os.environ.pop(HANDED, "")
+    return Handed(text) if text else None
+
+
 def _quick_setting(options: Options, name: str) -> str | None:
     """A setting that the start of the child needs, from where it can be read without importing traitlets."""
     for arg in reversed(options.settings):
@@ -72,22 +124,28 @@ def _quick_setting(options: Options, name: str) -> str | None:
 class Launch:
     """A child that runs, and what was needed to start it.
 
+    Args:
+        handed: the child, where a provisioner says which.
+
     Attributes:
         front, back: where frontends find us, and where we find the child.
-        named: name of the kernelspec behind us; empty: ipykernel of this Python.
+        display_name: under which a frontend shows us.
         configured: the settings, where a configuration file made us read them already.
         wakeup: becomes readable when a signal came; each byte is a signal's number.
         held_ports: keep the child's ports from others, as long as we live: it may be started again.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, handed: Handed | None = None) -> None:
         self.options = options
         self.started_at = time.time()
         self.front: Connection = _front(options)
         self.configured: RTCKernel | None = load_settings(options) if _config_file_exists() else None
         configured = self.configured.kernel if self.configured else ""
-        self.named = options.kernel or _quick_setting(options, "kernel") or configured
-        self.spec: ChildSpec = find_spec(self.named)
+        named = options.kernel or _quick_setting(options, "kernel") or configured
+        self.spec: ChildSpec = handed.spec if handed else find_spec(named)
+        self.display_name = f"RTC {self.spec.display_name}" if named else "RTC Python"
+        if handed:  # the kernelspec that was chosen is the child's own
+            self.display_name = self.spec.display_name
         self.held_ports: list[socket.socket] = []
         self.back, self.child = self._prepare()
         self.wakeup, self._wakeup_writer = socket.socketpair()

@@ -32,8 +32,8 @@ PAUSES_S = (0.0, 0.2, 1.0, 5.0, 30.0)
 RETURN_S = 3.0
 """How long the end of the kernel waits for an agent that is away while records are not stored. Seconds."""
 
-PROGRAM = (sys.executable, "-m", "rtc_kernel.agent")
-"""How the agent is started."""
+PROGRAM = (sys.executable, *(("-P",) if sys.flags.safe_path else ()), "-m", "rtc_kernel.agent")
+"""How the agent is started: of the same package as we."""
 
 STEADY_S = 30.0
 """An agent that lived this long has earned a fresh start of the pauses."""
