@@ -39,6 +39,7 @@ class LiveKernel:
         connection_file: the one the frontend made for the relay.
         host: the machine's name: a home directory may be shared by several, and a process number says nothing
             about another machine's.
+        attached: somebody else started the kernel, and the relay's place is taken by what follows it.
         certfile: the side socket's certificate, where it speaks TLS: clients of this machine trust this one.
     """
 
@@ -55,6 +56,7 @@ class LiveKernel:
     connection_file: str = ""
     version: str = ""
     host: str = ""
+    attached: bool = False
     certfile: str | None = None
 
 

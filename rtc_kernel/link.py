@@ -58,7 +58,8 @@ class Hello:
     """Who the relay is. ``info`` (JSON): ``version``, ``relay_id``, ``kernel_id``, ``connection_file``,
     ``key`` (text), ``signature_scheme``, ``kernel_name``, ``display_name``, ``language``, ``notebook``
     (path or null), ``host``, ``child_pid``, ``argv`` (settings for the agent), ``started_at``,
-    ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty),
+    ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty), ``attached`` (true
+    where nothing passes us: the kernel was started by somebody else, and we see its iopub and our own requests only),
     ``spool_seq`` (the last record that was numbered before this agent was started: once the agent has had it, it
     knows of everything that an agent before it has sent), ``acknowledged_seq`` (the last record that was acknowledged:
     up to it nothing is in the spool any more)."""
@@ -90,9 +91,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A turn in the child's life: ``started``, ``exited``, ``restarting``.
+    """A turn in the child's life: ``started``, ``exited``, ``restarting``. Of a kernel that we are attached to:
+    ``idle`` and ``busy``, it was found so; ``exited``; ``detached``, we follow it no more.
 
-    ``exit_code``: the process's code, negative for a signal; null unless exited."""
+    ``pid``: of the process; of a kernel that we are attached to any number that no other process has.
+    ``exit_code``: the process's code, negative for a signal; null unless exited, and where nobody told."""
 
     seq: int
     at: float

@@ -124,11 +124,15 @@ class House(Protocol):
 class Actions:
     """The requests of one kernel's peers, from the row to the deed.
 
+    Args:
+        may_restart: whether whoever is at the other end of the link can.
+
     The state: the document of the epoch, the scheduler, the queries, what waits for a commit, and when ended rows go.
     """
 
-    def __init__(self, house: House, *, kernel: str, settings: RTCKernel) -> None:
+    def __init__(self, house: House, *, kernel: str, settings: RTCKernel, may_restart: bool = True) -> None:
         self.kernel = kernel
+        self._may_restart = may_restart
         self.document = RequestsDocument(kernel)
         self.session = uuid.uuid4().hex
         self._house = house
@@ -323,7 +327,9 @@ class Actions:
         return earlier, states.get(earlier.execution or "")
 
     def _refusal(self, request: Request) -> str | None:
-        """What is wrong with a row that only the history can tell."""
+        """What is wrong with a row that only the history can tell, or who started the kernel."""
+        if request.action == "restart" and not self._may_restart:
+            return "action: this kernel was started by somebody else, restart it there"
         if request.action != "annotate" or request.state is RequestState.REFUSED:
             return None
         known = self._house.knows_execution(str(request.columns["execution"]))

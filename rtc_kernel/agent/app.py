@@ -270,7 +270,9 @@ class App:
             executor=self.server.executor,
             limits=self.server.limits,
         )
-        self.actions = Actions(self, kernel=kernel_id, settings=settings)
+        if self.is_attached and not resume.resumed:  # of whoever followed before us and could not say goodbye
+            self.put(self.mirror.receive_child(link.Child(0, now, "detached", 0, None)))
+        self.actions = Actions(self, kernel=kernel_id, settings=settings, may_restart=not self.is_attached)
         self.actions.load(same_relay=resume.resumed, catch_up_seq=int(info.get("spool_seq", 0)))
         self.actions.receive_seq(self._seq)
         self._announce(secret)
@@ -319,7 +321,8 @@ class App:
             takes_requests=not self._waits_for_disk,
         )
         try:
-            resume = self.store.begin(relay_id=relay_id, kernel=kernel, now=now)
+            lineage = str(self.info.get("lineage", ""))
+            resume = self.store.begin(relay_id=relay_id, kernel=kernel, now=now, lineage=lineage)
             return resume, self._read_window(self.store)
         except SetupError:
             self.store.close()
@@ -392,7 +395,7 @@ class App:
             "created_at": time.time(),
             "server": {"name": "rtc_kernel", "version": __version__},
             "health": self._health,
-            "coverage": "full",
+            "coverage": self.coverage,
         }
         document.load(
             meta=meta,
@@ -425,6 +428,7 @@ class App:
                     connection_file=str(info["connection_file"]),
                     version=__version__,
                     host=socket.gethostname(),
+                    attached=self.is_attached,
                     certfile=self.settings.certfile or None,
                 )
             )
@@ -449,15 +453,18 @@ class App:
         await stopping
 
     def _relay_vanished(self) -> None:
-        """The relay was killed. Where the system does not do it, we end the child; nobody can reach it any more."""
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                os.kill(int(self.info["child_pid"]), signal.SIGKILL)
-        exited = link.Child(self._seq + 1, time.time(), "exited", int(self.info["child_pid"]), None)
-        changes = self.mirror.receive_child(exited)
+        """The relay was killed. Where the system does not do it, we end the child; nobody can reach it any more. One
+        that we were only attached to goes on."""
+        event = "detached" if self.is_attached else "exited"
+        if not self.is_attached:
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):
+                    os.kill(int(self.info["child_pid"]), signal.SIGKILL)
+            shutil.rmtree(str(self.info["back_directory"]), ignore_errors=True)
+        gone = link.Child(self._seq + 1, time.time(), event, int(self.info["child_pid"]), None)
+        changes = self.mirror.receive_child(gone)
         self._changes += changes
         self._unkept += changes
-        shutil.rmtree(str(self.info["back_directory"]), ignore_errors=True)
 
     # --- in ----------------------------------------------------------------------------------------------------
 
@@ -724,9 +731,19 @@ class App:
         """The kernel's row."""
         return self._kernel
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether nothing passes the relay's place: somebody else started the kernel, and we follow it."""
+        return bool(self.info.get("attached"))
+
+    @property
+    def coverage(self) -> str:
+        """How much of the kernel we see, as ``meta.coverage`` says it."""
+        return "iopub-only" if self.is_attached else "full"
+
     def health(self) -> Json:
         """``status``, ``reason``, ``coverage``."""
-        return {**self._store_health(), "coverage": "full"}
+        return {**self._store_health(), "coverage": self.coverage}
 
     def history(self, query: HistoryQuery) -> Page:
         """A page of the history, with all that followers have seen (any thread but the loop's)."""

@@ -3,6 +3,7 @@
 * ``grammar``   every command with its arguments
 * ``running``   run a notebook headless
 * ``kernels``   list, status, share, unshare: the kernels that live on this machine
+* ``attaching`` attach, detach: follow a kernel that somebody else has started
 * ``watching``  watch: follow a kernel in the terminal
 * ``executing`` exec: run code on a kernel that lives
 * ``acting``    interrupt, restart, queue: act on a kernel through its document

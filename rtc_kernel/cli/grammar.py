@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     for add in (
         _add_running,
         _add_kernels,
+        _add_attaching,
         _add_watching,
         _add_executing,
         _add_acting,
@@ -133,6 +134,31 @@ def _add_kernels(commands: Commands[_Command]) -> None:
     command.add_argument("--kernel", metavar="KERNEL")
     _add_json(command)
     command.set_defaults(command="kernels:unshare")
+
+
+def _add_attaching(commands: Commands[_Command]) -> None:
+    command = commands.add_parser(
+        "attach",
+        help="follow a kernel that somebody else has started",
+        description="Follow a kernel that runs already, whoever started it: what it publishes from now on is in a live "
+        "document and a history. What it is asked by others and replies to them is not seen.",
+    )
+    command.add_argument(
+        "kernel",
+        nargs="?",
+        metavar="KERNEL|FILE",
+        help="its id, the beginning of one, or a connection file (default: the only kernel that runs)",
+    )
+    command.add_argument("--share", action="store_true", help="print a link to its document")
+    command.add_argument("--role", choices=("view", "run"), default="view", help="what that link may do")
+    command.add_argument("--detach", action="store_true", help="go on in the background, until `jupyter rtc detach`")
+    command.add_argument("--timeout", metavar="S", type=_seconds, help="seconds that its answer may take (default: 5)")
+    command.add_argument("--json", action="store_true", help="tell each event as a JSON object on stdout")
+    command.set_defaults(command="attaching:attach")
+    command = commands.add_parser("detach", help="follow a kernel no more that was attached to; it goes on")
+    _add_kernel(command)
+    _add_json(command)
+    command.set_defaults(command="attaching:detach")
 
 
 def _add_watching(commands: Commands[_Command]) -> None:

@@ -121,12 +121,23 @@ def _status_lines(kernel: discovery.LiveKernel, health: Json) -> list[tuple[str,
 
 def share(args: argparse.Namespace, _settings: RTCKernel) -> int:
     """``jupyter rtc share``."""
-    kernel = choose(args.kernel)
-    body = {"role": args.role, "name": args.name, "expires_s": args.expires}
-    link = asyncio.run(call(address_of(kernel), "POST", "/api/share", body))
+    link = asyncio.run(make_link(choose(args.kernel), args.role, args.name, args.expires))
     if args.json:
         emit(link)
-        return 0
+    else:
+        show_link(link)
+    return 0
+
+
+async def make_link(kernel: discovery.LiveKernel, role: str, name: str = "", expires_s: float | None = None) -> Json:
+    """A new link to a kernel's document."""
+    body = {"role": role, "name": name, "expires_s": expires_s}
+    link: Json = await call(address_of(kernel), "POST", "/api/share", body)
+    return link
+
+
+def show_link(link: Json) -> None:
+    """A link, and what it is good for."""
     console = out()
     console.print(link["url"])
     if link.get("proxied_url") and behind_proxy():
@@ -135,7 +146,6 @@ def share(args: argparse.Namespace, _settings: RTCKernel) -> int:
     console.print(
         f"Whoever has this link may {link['role']}{until}. `jupyter rtc unshare {link['name']}` withdraws it."
     )
-    return 0
 
 
 def unshare(args: argparse.Namespace, _settings: RTCKernel) -> int:

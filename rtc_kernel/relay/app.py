@@ -24,7 +24,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -41,10 +41,8 @@ if TYPE_CHECKING:
     import zmq
 
     from ..config import RTCKernel
-    from ..wire import Codec
     from .channels import Channels
     from .intercept import Command, Intercept
-    from .spool import Record
     from .supervisor import Supervisor
 
 FLOOD_COUNT, FLOOD_S = 30, 0.02
@@ -159,6 +157,7 @@ class Relay:
         """Open everything beside the child, which starts meanwhile."""
         from ..wire import Codec
         from .channels import Channels
+        from .cutting import recorder
         from .intercept import Intercept
         from .spool import Spool
         from .supervisor import Supervisor
@@ -185,23 +184,10 @@ class Relay:
         )
         self.codec = codec
         self._has_agent = self.settings.agent  # read for every message: a trait would cost more than all else
-        self.spool = Spool(self.settings.spool_bytes, self._recorder(codec))
+        settings = self.settings
+        self.spool = Spool(settings.spool_bytes, recorder(settings.recorded_bytes, settings.blob_bytes, codec.sign))
         self.spool.turn(time.time(), "started", self.child.pid)
         self.supervisor = Supervisor(self.spool, self._hello, self.launch.options.settings)
-
-    def _recorder(self, codec: Codec) -> Record:
-        from .cutting import cut, split
-
-        # a blob travels as base64, and its message holds some more
-        text_bytes, value_bytes = self.settings.recorded_bytes, self.settings.blob_bytes * 4 // 3 + (1 << 20)
-
-        def record(way: Way, frames: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
-            left = cut(frames, text_bytes, max(text_bytes, value_bytes), codec.sign)
-            if left is None:
-                return ()
-            return split(left) if way is Way.TO_FRONT else (left,)
-
-        return record
 
     def _hello(self) -> dict[str, Any]:
         notebook = os.environ.get("JPY_SESSION_NAME") or self.front.info.get("jupyter_session") or None

@@ -10,12 +10,16 @@ before, and nothing is parsed. A value that is larger than any blob is only name
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from ..link import Way
 from ..wire import DELIMITER, pack
 
 Sign = Callable[[Sequence[bytes]], bytes]
 """Signs the four JSON frames of a message."""
+
+Record = Callable[[Way, Sequence[bytes]], Iterable[Sequence[bytes]]]
+"""What of a message is recorded, as one or several; none: it is a gap."""
 
 PIECE_BYTES = 1 << 20
 """A text up to this is one message."""
@@ -29,6 +33,27 @@ _MEDIA_TYPE = re.compile(rb'"data"\s*:\s*\{\s*"([\w.+-]{1,64}/[\w.+-]{1,64})"\s*
 _TYPE = re.compile(rb'"msg_type"\s*:\s*"(\w+)"')
 _TEXT_TYPES = frozenset({b"stream", b"execute_request", b"execute_input"})
 _VALUE_TYPES = frozenset({b"display_data", b"execute_result", b"update_display_data"})
+
+
+def recorder(
+    text_bytes: int, blob_bytes: int, sign: Sign
+) -> Callable[[Way, Sequence[bytes]], Iterable[Sequence[bytes]]]:
+    """What of a message goes into the spool: nothing, itself, or pieces of it.
+
+    Args:
+        text_bytes: as of :func:`cut`.
+        blob_bytes: of the largest value that is kept.
+    """
+    # a blob travels as base64, and its message holds some more
+    value_bytes = max(text_bytes, blob_bytes * 4 // 3 + (1 << 20))
+
+    def record(way: Way, frames: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+        left = cut(frames, text_bytes, value_bytes, sign)
+        if left is None:
+            return ()
+        return split(left) if way is Way.TO_FRONT else (left,)
+
+    return record
 
 
 def cut(frames: Sequence[bytes], text_bytes: int, value_bytes: int, sign: Sign) -> Sequence[bytes] | None:

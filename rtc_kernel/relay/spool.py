@@ -7,10 +7,11 @@ What does not fit is counted and becomes one :class:`link.Gap`, so that nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from .. import link
 from ..link import Channel, Way
+from .cutting import Record
 
 SMALL_BYTES = 2048
 """Above the limit a record up to this size still fits, up to twice the limit: states outlive outputs."""
@@ -19,15 +20,13 @@ SMALL_BYTES = 2048
 LARGE_BYTES = 64 << 10
 """A message with a larger frame is looked at before it is kept."""
 
-Record = Callable[[Way, Sequence[bytes]], Iterable[Sequence[bytes]]]
-
 
 class Spool:
     """A bounded queue of encoded records, acknowledged from the front, read from a cursor.
 
     Args:
         limit_bytes: see ``RTCKernel.spool_bytes``.
-        record: what of a message that is not small is recorded, as one or several; none: it is a gap.
+        record: what of a message that is not small is recorded.
     """
 
     def __init__(self, limit_bytes: int, record: Record | None = None) -> None:
@@ -72,6 +71,12 @@ class Spool:
         self._close_gap()
         self.seq += 1
         self._append(link.encode(link.Child(self.seq, at, event, pid, exit_code)))
+
+    def miss(self, since: float, until: float) -> None:
+        """Name a time in which nothing was seen: nobody knows how much passed. POSIX seconds; always fits."""
+        self._close_gap()
+        self.seq += 1
+        self._append(link.encode(link.Gap(self.seq, since, until, 0, 0)))
 
     def acknowledge(self, seq: int) -> None:
         """Let go of every record up to ``seq``."""

@@ -306,7 +306,7 @@ class Store(Lookup):
 
     # --- in -------------------------------------------------------------------------------------------------
 
-    def begin(self, *, relay_id: str, kernel: Json, now: float) -> Resume:
+    def begin(self, *, relay_id: str, kernel: Json, now: float, lineage: str = "") -> Resume:
         """Say which relay's records come now; waits for the disk (at start only).
 
         A relay that the file knows: the agent was away, nothing else changed. A relay that it does not know:
@@ -314,12 +314,14 @@ class Store(Lookup):
 
         Args:
             kernel: columns of the kernel's row; ``id`` is required.
+            lineage: a relay whose id begins so was at the same kernel, which lived on meanwhile (it is attached to):
+                the mirror's state goes on, with records of other numbers.
 
         Raises:
             UnavailableError: the file cannot be written.
         """
         try:
-            resume: Resume = self._do(partial(self._begin, relay_id, dict(kernel), now)).result()
+            resume: Resume = self._do(partial(self._begin, relay_id, lineage, dict(kernel), now)).result()
         except sqlite3.Error as exc:
             raise UnavailableError(f"{self.path} cannot be written ({exc})", "free or repair the disk") from exc
         with self._wake:
@@ -777,12 +779,15 @@ class Store(Lookup):
         self._editor.apply_one(change)
         self._editor.finish()
 
-    def _begin(self, relay_id: str, kernel: Json, now: float, connection: sqlite3.Connection) -> Resume:
+    def _begin(self, relay_id: str, lineage: str, kernel: Json, now: float, connection: sqlite3.Connection) -> Resume:
         key = str(kernel["id"])
         feed = connection.execute("SELECT relay_id, seq, mirror_state FROM feed").fetchone()
         known = connection.execute("SELECT generation FROM kernels WHERE id = ?", (key,)).fetchone()
         resumed = feed is not None and feed[0] == relay_id and known is not None
-        if resumed:
+        follows = feed is not None and known is not None and lineage != "" and feed[0].startswith(lineage)
+        if follows and not resumed:
+            feed = (relay_id, 0, feed[2])
+        if resumed or follows:
             kept = ("name", "display_name", "language", "notebook", "host")
             columns = {name: kernel[name] for name in kept if name in kernel}
             self._transact(lambda c: edit.put_kernel(c, key, columns))

@@ -101,12 +101,13 @@ class Mirror:
                 assert_never(channel)
 
     def receive_child(self, child: Child) -> list[Change]:
-        """A turn in the life of the kernel's process: ``started``, ``exited``, ``restarting``."""
+        """A turn in the life of the kernel's process (:class:`~rtc_kernel.link.Child`)."""
         changes, ended = self._life.receive_child(child)
         if not ended:
             return changes
         killed = child.exit_code is None or child.exit_code < 0
-        return [*self._end_life(child.at, seen=child.event != "started", killed=killed), *changes]
+        seen = child.event in ("exited", "restarting")
+        return [*self._end_life(child.at, seen=seen, killed=killed), *changes]
 
     def receive_gap(self, gap: Gap) -> list[Change]:
         """Messages that passed and cannot be mirrored: named in ``meta.gap`` and in each open row."""

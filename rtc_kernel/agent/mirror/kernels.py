@@ -82,8 +82,26 @@ class KernelLife:
                     self.generation += 1
                     self._renewed = True
                 return self._move(KernelState.RESTARTING, at, force=True), True
+            case "idle" | "busy":
+                return self._find(child)
+            case "detached":
+                return [], True
             case _:
                 return [], False
+
+    def _find(self, child: Child) -> tuple[list[Change], bool]:
+        """A kernel that we are attached to was found, idle or busy: one that we know, or another one."""
+        number, unseen = child.pid, self._pid not in (None, child.pid) and not self._ended
+        changes: list[Change] = []
+        if self._pid not in (None, number):
+            if not self._renewed:
+                self.generation += 1
+            columns = {"started_at": child.at, "ended_at": None, "exit_code": None}
+            changes = self._move(KernelState.STARTING, child.at, columns, force=True)
+        elif self._ended:  # it was only away
+            changes = self._move(KernelState.STARTING, child.at, {"ended_at": None}, force=True)
+        self._pid, self._ended, self._renewed = number, False, False
+        return [*changes, *self._move(KernelState(child.event), child.at, force=True)], unseen
 
     def _move(self, to: KernelState, at: float, columns: Json | None = None, *, force: bool = False) -> list[Change]:
         """Step to a state. ``force``: write the row even where the state stays."""

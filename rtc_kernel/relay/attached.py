@@ -1,0 +1,546 @@
+"""How is a kernel followed that somebody else has started?
+
+Door (zmq, processes, signals). Stands where the relay stands for a kernel of ours, but nothing passes it: it is one
+more client of the kernel. What the kernel publishes, and what the agent asks and is answered, goes into the same spool,
+to the same agent; what other clients ask, are answered and are asked (``input()``) it cannot see. It owns the sockets,
+and the lock that keeps others from following the same kernel. It must never be in the kernel's way: it asks who is
+there when it comes, and when the connection was lost, and nothing else by itself.
+
+Whoever starts it (``jupyter rtc attach``) reads one JSON object per line from its stdout: ``{"event": "attached"}``
+when the agent serves, ``{"event": "ended", "reason"}``; or ``{"event": "failed", "what", "remedy", "exit_code"}``.
+
+Facts this stands on (libzmq 4.3, ipykernel 7.4, measured): a process that ends closes its connections at once, and a
+socket's monitor says so; a kernel that drops a message with a wrong signature says nothing at all; a DEALER keeps what
+it could not send for whoever binds its endpoint next, so it is made anew when the connection is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import selectors
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import assert_never
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from .. import __version__, discovery, link
+from ..config import RTCKernel
+from ..errors import RemoteError, SetupError
+from ..link import AGENT_IDENT, Channel, Way
+from ..wire import Codec, Json, Message, Parts, new_header, split
+from . import connection as connections
+from . import pulse
+from .channels import receive
+from .connection import Connection
+from .cutting import recorder
+from .launch import load_settings, parse_argv
+from .pulse import Life, Pulse, number_of
+from .spool import Spool
+from .supervisor import Supervisor
+
+FIND_S = 5.0
+"""How long a kernel may take to answer when we come. Seconds."""
+
+CONNECT_S = 1.0
+"""How long it may take until somebody speaks ZMTP at its ports. Seconds."""
+
+NEW_S = 15.0
+"""A connection file that is so new is of a kernel that starts, and may have to be awaited. Seconds."""
+
+SHELL_S = 0.1
+"""A kernel that has answered on control and has not on shell after this time is busy. Seconds."""
+
+FLOOD_COUNT, FLOOD_S = 30, 0.02
+"""So many messages in one go are a flood; then they are fetched once in that time. Seconds."""
+
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
+"""A machine that is gone without a word is noticed after a minute. Seconds; probes."""
+
+HELD_COUNT = 10_000
+"""Messages that are held while nobody knows whose they are; more than a kernel says before it answers."""
+
+PARENT_POLL_S = 1.0
+"""How often we look whether who started us still lives. Seconds."""
+
+AGENT_END_S = 3.0
+"""How long the agent may take to store what it has at the end. Seconds."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Follow a kernel until it is gone, or we are told to stop. ``argv``: ``-f FILE``, ``--detached``,
+    ``--display-name NAME``, ``--timeout S`` and settings."""
+    options = parse_argv(argv)
+    rest = iter(options.child_arguments)
+    given = {name: True if name == "--detached" else next(rest, "") for name in rest}
+    try:
+        settings = load_settings(options)
+        connection = connections.read(Path(options.connection_file))
+        timeout_s = float(given.get("--timeout") or FIND_S)
+        with only_one(connection), Attached(connection, settings, options.settings) as attached:
+            attached.parent_pid = 0 if "--detached" in given else os.getppid()
+            attached.find(timeout_s, str(given.get("--display-name") or ""))
+            attached.run()
+        say({"event": "ended", "reason": attached.reason})
+    except SetupError as exc:
+        say({"event": "failed", "what": exc.what, "remedy": exc.remedy, "exit_code": exc.exit_code})
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def say(value: Json) -> None:
+    """Tell who started us; it may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(1, json.dumps(value).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def only_one(connection: Connection) -> Iterator[None]:
+    """Keep others from following the same kernel.
+
+    Raises:
+        SetupError: one does.
+    """
+    if sys.platform == "win32":  # untested here
+        yield
+        return
+    import fcntl
+
+    directory = discovery.directory()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (directory / f"{connection.kernel_id}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            what = f"{connection.kernel_id} is being attached to already"
+            raise SetupError(what, "see `jupyter rtc list`") from exc
+        yield
+        Path(file.name).unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question who is there. ``control``, ``shell``: the ids of its two messages; ``answers``: what came."""
+
+    control: str
+    shell: str
+    answers: dict[Channel, Message] = field(default_factory=dict)
+    answered_at: float = 0.0
+
+    @property
+    def session(self) -> str:
+        """Of the process that has answered."""
+        return next((message.session for message in self.answers.values()), "")
+
+
+class Attached:
+    """One kernel that we are attached to.
+
+    ``find`` learns who is there, ``run`` is the loop.
+    """
+
+    def __init__(self, connection: Connection, settings: RTCKernel, argv: Sequence[str]) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.parent_pid = 0
+        self.reason = ""
+        self.relay_id = f"{lineage_of(connection)}{uuid.uuid4().hex}"
+        try:
+            self.codec = Codec(connection.key, connection.scheme)
+        except RemoteError as exc:
+            raise SetupError(f"{connection.path}: {exc.detail}", "give another connection file", 2) from exc
+        self.spool = Spool(
+            settings.spool_bytes, recorder(settings.recorded_bytes, settings.blob_bytes, self.codec.sign)
+        )
+        self.supervisor = Supervisor(self.spool, self._hello, argv)
+        self.info: Json = {}
+        self.kernel_info: Json = {}
+        self._session = uuid.uuid4().hex
+        self._context = zmq.Context()
+        self._identity = os.urandom(8).hex().encode()
+        self._poller = zmq.Poller()
+        self._asked = _Asked("", "")
+        self._held: list[list[bytes]] = []
+        self._submitted: list[tuple[Channel, list[bytes]]] = []
+        self._life: Life
+        self._connected = False
+        self._bad_count = 0  # messages with a signature that is not this key's
+        self._announced = False
+        self._was_busy = False  # when it was found, and it has not been through with that
+        self._wakeup, self._waker = socket.socketpair()
+        self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self._monitor = self._iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._iopub.subscribe(b"")
+        self._dealers: dict[Channel, zmq.Socket[bytes]] = {}
+        self._renew()
+
+    def __enter__(self) -> Attached:
+        for end in (self._wakeup, self._waker):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        self._context.destroy(linger=0)
+        self._wakeup.close()
+        self._waker.close()
+
+    # --- sockets
+
+    def _connect(self, kind: int, name: str) -> zmq.Socket[bytes]:
+        made: zmq.Socket[bytes] = self._context.socket(kind)
+        made.linger = 0
+        made.set_hwm(0)
+        made.reconnect_ivl, made.reconnect_ivl_max = 20, 500
+        for option, value in KEEPALIVE.items():
+            made.setsockopt(option, value)
+        if kind == zmq.DEALER:
+            made.routing_id = self._identity
+        if self.connection.curve is not None:  # every client has the kernel's own pair (jupyter_client 8.9)
+            public, secret = self.connection.curve
+            made.curve_serverkey, made.curve_publickey, made.curve_secretkey = public, public, secret
+        made.connect(self.connection.url(name))
+        return made
+
+    def _renew(self) -> None:
+        """Other sockets for our requests: what waits in these is for a kernel that may be gone."""
+        for dealer in self._dealers.values():
+            with contextlib.suppress(KeyError):
+                self._poller.unregister(dealer)
+            dealer.close()
+        names = ((Channel.CONTROL, "control_port"), (Channel.SHELL, "shell_port"), (Channel.STDIN, "stdin_port"))
+        for channel, name in names:
+            self._dealers[channel] = self._connect(zmq.DEALER, name)
+            self._poller.register(self._dealers[channel], zmq.POLLIN)
+
+    # --- who is there
+
+    def find(self, timeout_s: float, display_name: str) -> None:
+        """Learn who is there, and begin to follow.
+
+        Raises:
+            SetupError: nobody answers, or somebody with another key.
+        """
+        began = time.monotonic()
+        poller = self._poller
+        for one in (self._iopub, self._monitor, self._wakeup):
+            poller.register(one, zmq.POLLIN)
+        self._ask()
+        heard: list[list[bytes]] = []
+        while True:
+            left_s = self._find_until(bool(heard), timeout_s) - (time.monotonic() - began)
+            if left_s <= 0:
+                break
+            ready = dict(poller.poll(math.ceil(left_s * 1000)))
+            if self._wakeup.fileno() in ready:
+                raise KeyboardInterrupt
+            for channel, dealer in self._dealers.items():
+                if dealer in ready:
+                    for frames in receive(dealer):
+                        self._answered(channel, frames)
+            if self._iopub in ready:
+                heard += [
+                    frames
+                    for frames in receive(self._iopub)
+                    if (parts := self._read(frames)) and not _says(parts, b"starting")
+                ]
+            if self._monitor in ready:
+                self._watch()
+        if not self._asked.answers and not heard:
+            raise self._nobody()
+        self._begin(heard, display_name)
+
+    def _find_until(self, heard: bool, timeout_s: float) -> float:
+        """How long after our question we wait, as things are. Seconds."""
+        if not self._connected:
+            is_new = time.time() - self.connection.path.stat().st_mtime < NEW_S
+            return timeout_s if is_new else min(CONNECT_S, timeout_s)
+        if Channel.SHELL in self._asked.answers:
+            return 0.0
+        if Channel.CONTROL in self._asked.answers or heard:
+            return min(self._asked.answered_at + SHELL_S, timeout_s)
+        return timeout_s
+
+    def _nobody(self) -> SetupError:
+        path, where = self.connection.path, self.connection.url("iopub_port")
+        if not self._connected:
+            return SetupError(f"nobody answers at {where} of {path}", "the kernel has ended, or is on another machine")
+        if self._bad_count:
+            return SetupError(f"the key in {path} is not that of the kernel at {where}", "give its own connection file")
+        what = f"the kernel at {where} does not answer what is signed with the key in {path}"
+        return SetupError(what, "give its own connection file, or --timeout S if it is busy")
+
+    def _begin(self, heard: list[list[bytes]], display_name: str) -> None:
+        message = next(iter(self._asked.answers.values()), None)
+        info = self.kernel_info = message.content if message else {}
+        language = info.get("language_info") or {}
+        name = str(language.get("name") or "") if isinstance(language, dict) else ""
+        file = self.connection
+        kernel_name = str(file.info.get("kernel_name") or name or "kernel")
+        session = self._asked.session if self._asked.session != self._session else ""
+        number = number_of(session or file.key.decode("ascii", "replace"))
+        self._life = Life(number, told=bool(session))
+        busy = Channel.SHELL not in self._asked.answers
+        self.info = {
+            "kernel_name": kernel_name,
+            "display_name": display_name or kernel_name,
+            "language": name,
+            "notebook": file.info.get("jupyter_session") or None,
+            "started_at": min(file.path.stat().st_mtime, time.time()),
+            "session": self._asked.session,
+            "username": message.username if message else "",
+        }
+        self._turn(number, busy=busy)
+        for frames in heard:
+            self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+
+    def _turn(self, number: int, *, busy: bool) -> None:
+        self._was_busy = busy
+        self.spool.turn(time.time(), "busy" if busy else "idle", number)
+
+    def _ask(self) -> None:
+        """Ask who is there: on control, which is answered while code runs, and on shell, which is not."""
+        ids: dict[Channel, str] = {}
+        for channel in (Channel.CONTROL, Channel.SHELL):
+            header = new_header("kernel_info_request", session=self._session, username="rtc")
+            ids[channel] = str(header["msg_id"])
+            self._dealers[channel].send_multipart(self.codec.write(header, {}))
+        self._asked = _Asked(ids[Channel.CONTROL], ids[Channel.SHELL])
+
+    def _answered(self, channel: Channel, frames: list[bytes]) -> bool:
+        """Whether it is an answer to a question of ours."""
+        parent = frames[3] if len(frames) > 3 else b""  # no routing frame stands before the delimiter
+        if self._asked.control.encode() not in parent and self._asked.shell.encode() not in parent:
+            return False
+        with contextlib.suppress(RemoteError):
+            message = self.codec.read(frames)
+            if message.type == "kernel_info_reply":
+                self._asked.answers[channel] = message
+                self._asked.answered_at = self._asked.answered_at or time.monotonic()
+        return True
+
+    def _read(self, frames: list[bytes]) -> Parts | None:
+        """A message on iopub, if it is the kernel's, and not about our own question."""
+        try:
+            parts = split(frames)
+        except RemoteError:
+            return None
+        if not self.codec.verify(parts):
+            self._bad_count += 1
+            return None
+        return None if self._asked.control.encode() in parts.parent else parts
+
+    def _watch(self) -> bool:
+        """What the monitor says; whether the connection was lost."""
+        lost = False
+        for frames in receive(self._monitor):
+            event = parse_monitor_message(frames)["event"]
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            lost = lost or event == zmq.EVENT_DISCONNECTED
+        return lost
+
+    def _hello(self) -> Json:
+        return {
+            "version": __version__,
+            "relay_id": self.relay_id,
+            "lineage": lineage_of(self.connection),
+            "attached": True,
+            "relay_pid": os.getpid(),
+            "kernel_id": self.connection.kernel_id,
+            "connection_file": str(self.connection.path),
+            "key": self.connection.key.decode(),
+            "signature_scheme": self.connection.scheme,
+            "host": platform.node(),
+            "child_pid": 0,
+            "back_directory": "",
+            "spool_seq": self.spool.seq,
+            "acknowledged_seq": self.spool.acknowledged_seq,
+            **self.info,
+        }
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Follow until the kernel is gone or a signal comes; then everything is stored."""
+        paused_until = 0.0
+        agent: socket.socket | None = None
+        agent_flags = 0
+        while not self.reason:
+            now = time.monotonic()
+            self.supervisor.keep(now)
+            self.supervisor.write(now)
+            flags = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.supervisor.blocked else 0)
+            if self.supervisor.end is not agent or agent_flags != flags:
+                if agent is not None:
+                    self._poller.unregister(agent)
+                agent, agent_flags = self.supervisor.end, flags
+                if agent is not None:
+                    self._poller.register(agent, agent_flags)
+            if paused_until and paused_until <= now:
+                paused_until = 0.0
+                self._poller.register(self._iopub, zmq.POLLIN)
+            ready = dict(self._poller.poll(self._timeout_ms(now, paused_until)))
+            if self._monitor in ready or self._life.holds:
+                self._follow_life()
+            for channel in [channel for channel, dealer in self._dealers.items() if dealer in ready]:
+                self._receive(channel)
+            if self._iopub in ready and self._receive_iopub() >= FLOOD_COUNT:
+                paused_until = time.monotonic() + FLOOD_S
+                self._poller.unregister(self._iopub)
+            if agent is not None and agent.fileno() in ready:
+                for record in self.supervisor.read(now):
+                    self._agent_said(record)
+                self._announce()
+            if self._wakeup.fileno() in ready and self._signalled():
+                self.reason = "stopped"
+            if self.parent_pid and os.getppid() != self.parent_pid:
+                self.reason = "stopped"
+        self._end()
+
+    def _timeout_ms(self, now: float, paused_until: float) -> int:
+        times = [now + PARENT_POLL_S]
+        times += [at for at in (self.supervisor.deadline, paused_until or None) if at is not None]
+        if (due := self._life.deadline) is not None:
+            times.append(now + due - time.time())
+        return max(0, math.ceil((min(times) - now) * 1000))
+
+    def _announce(self) -> None:
+        if self.supervisor.ready and not self._announced:
+            self._announced = True
+            say({"event": "attached"})
+
+    def _signalled(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return bool(self._wakeup.recv(4096))
+        return False
+
+    def _end(self) -> None:
+        if self._life.pulse is Pulse.LIVE:
+            for frames in receive(self._iopub):
+                if self._read(frames):
+                    self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+        self.supervisor.close(AGENT_END_S)
+
+    # --- in: the kernel
+
+    def _tap(self, channel: Channel, way: Way, frames: list[bytes]) -> None:
+        self.spool.tap(time.time(), channel, way, frames)
+
+    def _receive_iopub(self) -> int:
+        messages = receive(self._iopub)
+        for frames in messages:
+            if (parts := self._read(frames)) is None:
+                continue
+            if _says(parts, b"starting"):
+                self._do(self._life.receive_starting(time.time()))
+                continue  # what follows of it we say ourselves
+            if self._life.holds:
+                if len(self._held) < HELD_COUNT:
+                    self._held.append(frames)
+                continue
+            self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+            if self._was_busy and self._asked.shell.encode() in parts.parent and _says(parts, b"idle"):
+                self._was_busy = False
+                self.spool.turn(time.time(), "idle", self._life.number)  # it is through with what ran when we came
+        return len(messages)
+
+    def _receive(self, channel: Channel) -> None:
+        """Answers: to the agent, or to ourselves."""
+        for frames in receive(self._dealers[channel]):
+            if self._answered(channel, frames):
+                continue
+            if channel is not Channel.CONTROL and not self._life.holds:
+                self._tap(channel, Way.TO_FRONT, [AGENT_IDENT, *frames])
+
+    def _follow_life(self) -> None:
+        now = time.time()
+        if self._watch():
+            self._life.receive_lost(now)
+            self._renew()
+        if self._connected:
+            self._do(self._life.receive_back(now))
+        answers = self._asked.answers
+        waited = time.monotonic() - self._asked.answered_at
+        if self._life.pulse is Pulse.ASKED and (Channel.SHELL in answers or (answers and waited >= SHELL_S)):
+            session = self._asked.session
+            session = "" if session == self._session else session
+            self._do(self._life.receive_answer(session, now, busy=Channel.SHELL not in answers))
+        awaited = self.connection.path.exists()
+        self._do(self._life.receive_time(now, awaited=awaited))
+        if self._life.pulse is Pulse.GONE:
+            self.reason = "the kernel has ended"
+
+    def _do(self, commands: Sequence[pulse.Command]) -> None:
+        for command in commands:
+            match command:
+                case pulse.Ask():
+                    self._ask()
+                case pulse.Died(number, at):
+                    self.spool.turn(at, "exited", number)
+                case pulse.Found(number, busy):
+                    self.info["session"] = self._asked.session
+                    self._turn(number, busy=busy)
+                case pulse.Missed(since, until):
+                    self.spool.miss(since, until)
+                case _:
+                    assert_never(command)
+        if not self._life.holds:
+            held, self._held = self._held, []
+            for frames in held:
+                self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+            submitted, self._submitted = self._submitted, []
+            for channel, frames in submitted:
+                self._submit(channel, frames)
+
+    # --- in: the agent
+
+    def _agent_said(self, record: link.Record) -> None:
+        match record:
+            case link.Submit(channel, (link.AGENT_IDENT, *frames)):
+                if self._life.holds:
+                    self._submitted.append((channel, frames))
+                else:
+                    self._submit(channel, frames)
+            case link.Act({"action": "interrupt"}):
+                header = new_header("interrupt_request", session=self._session, username="rtc")
+                self._dealers[Channel.CONTROL].send_multipart(self.codec.write(header, {}))
+            case link.Act({"action": "signal-seen"}):
+                pass  # we are no kernel: it was meant for us, too
+            case _:
+                print(f"rtc_kernel: the agent sent a {type(record).__name__}", file=sys.stderr)
+
+    def _submit(self, channel: Channel, frames: list[bytes]) -> None:
+        if channel is not Channel.STDIN:  # what was typed is in no copy
+            self._tap(channel, Way.TO_CHILD, [AGENT_IDENT, *frames])
+        self._dealers[channel].send_multipart(frames)
+
+
+def lineage_of(connection: Connection) -> str:
+    """What begins the ids of all that ever followed this kernel, over its restarts."""
+    return f"attached-{sha256(connection.key).hexdigest()[:16]}-"
+
+
+def _says(parts: Parts, state: bytes) -> bool:
+    """Whether it is a ``status`` of this state; a glance is enough."""
+    return b'"' + state + b'"' in parts.content and b'"status"' in parts.header
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
