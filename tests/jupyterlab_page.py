@@ -6,45 +6,63 @@ import contextlib
 import json
 import os
 import re
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
-from jupyter_core.paths import jupyter_path
+import psutil
+from conftest import wait_until
+from frontends import LAB, Frontend
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 from servers import JupyterServer, jupyter_server
 from tools import CHROMIUM, QUIET
 
 import rtc_kernel
+from rtc_kernel import discovery
+from rtc_kernel.discovery import LiveKernel
+
+KERNELSPEC = Path(__file__).parent.parent / "kernelspec" / "kernel.json"
+LABEXTENSION = Path(rtc_kernel.__file__).parent / "labextension"
 
 READY_S = 60.0
 """Until a page or a kernel must be there; a busy machine takes its time."""
 
 
 @contextlib.contextmanager
-def jupyter_lab(home: Path, command: str = "lab") -> Iterator[JupyterServer]:
-    """``jupyter lab``, or ``jupyter notebook``, in a home of its own; it asks nobody for news."""
+def jupyter_lab(home: Path, frontend: Frontend = LAB) -> Iterator[JupyterServer]:
+    """``jupyter lab``, or ``jupyter notebook``, in a home of its own; it asks nobody for news.
+
+    The extension and RTC Python are this tree's, whichever are installed where the server runs.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RTC_KERNEL_")}
     for name in ("runtime", "data", "config"):
         (home / name).mkdir(parents=True)
         environ[f"JUPYTER_{name.upper()}_DIR"] = str(home / name)
     environ |= {"IPYTHONDIR": str(home / "ipython"), "MPLCONFIGDIR": str(home / "matplotlib")}
+    environ["JUPYTER_PREFER_ENV_PATH"] = "0"  # what is in this home goes before what is installed
     page_config = home / "config" / "labconfig" / "page_config.json"
     page_config.parent.mkdir()
     page_config.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
     extension = home / "data" / "labextensions" / "@rtc-kernel" / "lab"
     extension.parent.mkdir(parents=True)
-    extension.symlink_to(Path(rtc_kernel.__file__).parent / "labextension")
-    app = {"lab": "LabApp", "notebook": "JupyterNotebookApp"}[command]
-    quiet = ["--LabApp.news_url=", f"--{app}.extension_manager=readonly"]
-    if command == "lab":  # this tree's, before one that was installed
-        extensions = [str(home / "data" / "labextensions"), *jupyter_path("labextensions")]
-        quiet += [f"--LabApp.labextensions_path={path}" for path in extensions]
-    quiet.append(f"--{app}.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
-    with jupyter_server(command, home, environ, *quiet) as server:
+    extension.symlink_to(LABEXTENSION)
+    spec = json.loads(KERNELSPEC.read_text())
+    spec["argv"][0] = sys.executable
+    (home / "data" / "kernels" / "rtc-python").mkdir(parents=True)
+    (home / "data" / "kernels" / "rtc-python" / "kernel.json").write_text(json.dumps(spec))
+    # Notebook 7 takes these from no command line.
+    options = {"extension_manager": "readonly", "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"}
+    options |= {"news_url": "", "expose_app_in_browser": True}
+    config = {"LabApp": options, "JupyterNotebookApp": {"expose_app_in_browser": True}}
+    (home / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
+    with jupyter_server(frontend.command, home, environ, python=frontend.python) as server:
         yield server
 
 
@@ -115,6 +133,18 @@ class NotebookPage:
     def outputs(self, index: int) -> Locator:
         return self.cell(index).locator(".jp-OutputArea-output")
 
+    def model(self, index: int) -> list[dict[str, Any]]:
+        """The outputs of a cell as the notebook has them."""
+        widgets = "window.jupyterapp.shell.currentWidget.content.widgets"
+        made: list[dict[str, Any]] = self.page.evaluate(f"{widgets}[{index}].model.outputs.toJSON()")
+        return made
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """Of a cell."""
+        widgets = "window.jupyterapp.shell.currentWidget.content.widgets"
+        made: dict[str, Any] = self.page.evaluate(f"{widgets}[{index}].model.metadata")
+        return made
+
     def write(self, index: int, source: str) -> None:
         """Type code into a cell."""
         self.cell(index).locator(".cm-content").fill(source)
@@ -141,6 +171,50 @@ class NotebookPage:
             self.page.locator(".jp-Dialog .jp-mod-accept").click()
         self.wait_ready()
 
+    def press(self, index: int, *keys: str) -> None:
+        """Keys of the notebook's command mode, with this cell as the active one."""
+        self.prompt(index).click()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def command(self, label: str) -> None:
+        """One of the command palette."""
+        page = self.page
+        page.keyboard.press("Control+Shift+c")
+        page.locator(".lm-CommandPalette-input").last.fill(label)
+        page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=label).first.wait_for()
+        page.keyboard.press("Enter")
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something is not saved."""
+        return bool(self.page.evaluate("window.jupyterapp.shell.currentWidget.content.model.dirty"))
+
+    def save(self, lab: JupyterServer, name: str) -> nbformat.NotebookNode:
+        """Save it, as its user does; what is in the file then."""
+        with self.page.expect_response(lambda answer: answer.request.method == "PUT" and name in answer.url):
+            self.page.keyboard.press("Control+s")
+        made = nbformat.read(lab.root / name, as_version=4)
+        nbformat.validate(made)
+        return made
+
+
+class SoleNotebookPage(NotebookPage):
+    """The same in Notebook 7: one notebook fills the page, and there is no status line."""
+
+    def __init__(self, page: Page) -> None:
+        super().__init__(page)
+        self.heard: list[str] = []
+        page.on("websocket", lambda socket: socket.on("framereceived", lambda _: self.heard.append(socket.url)))
+
+    def wait_ready(self) -> None:
+        """Until the kernel is connected and idle. The indicator is idle before there is a kernel."""
+        deadline = time.monotonic() + READY_S
+        while not any("/channels" in url for url in self.heard):
+            assert time.monotonic() < deadline, "the kernel says nothing"
+            self.page.wait_for_timeout(20)
+        expect(self.indicator).to_have_attribute("data-status", "idle")
+
 
 @contextlib.contextmanager
 def lab_page(lab: JupyterServer, browser: Browser, path: str = "lab") -> Iterator[Page]:
@@ -153,6 +227,47 @@ def lab_page(lab: JupyterServer, browser: Browser, path: str = "lab") -> Iterato
         yield page
     finally:
         page.close()
+
+
+@contextlib.contextmanager
+def tab(lab: JupyterServer, browser: Browser, name: str) -> Iterator[NotebookPage]:
+    """A notebook in a tab of its own, which is closed at the end. Its kernel goes on."""
+    if lab.command == "lab":
+        with lab_page(lab, browser, f"lab/tree/{name}") as page:
+            notebook = NotebookPage(page)
+            notebook.cell(0).locator(".cm-content").wait_for()
+            yield notebook
+        return
+    page = browser.context.new_page()
+    try:
+        notebook = SoleNotebookPage(page)
+        page.goto(f"{lab.url}notebooks/{name}?token={lab.token}")
+        notebook.cell(0).locator(".cm-content").wait_for()
+        yield notebook
+    finally:
+        page.close()
+
+
+def agent_of(lab: JupyterServer) -> psutil.Process:
+    """The agent of the only kernel that has one."""
+    (agent,) = [p for p in lab.process.children(recursive=True) if "rtc_kernel.agent" in p.cmdline()]
+    return agent
+
+
+def kernel_of(lab: JupyterServer) -> LiveKernel:
+    """The only kernel with a live document."""
+    where = lab.root.parent / "runtime" / "rtc_kernel"
+    wait_until(lambda: discovery.live(where), "the kernel's agent says where it is", READY_S)
+    return discovery.only(discovery.live(where))
+
+
+def history(lab: JupyterServer) -> list[dict[str, Any]]:
+    """What the only kernel with a live document has run, the newest first."""
+    kernel = kernel_of(lab)
+    request = urllib.request.Request(f"{kernel.url}/api/history", headers={"Authorization": f"Bearer {kernel.token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: list[dict[str, Any]] = json.loads(answer.read())["executions"]
+    return found
 
 
 def write_notebook(lab: JupyterServer, kernel: str, *sources: str) -> str:

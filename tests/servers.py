@@ -24,6 +24,7 @@ STARTED_S = 60.0
 class JupyterServer:
     """A running server. ``url``: with its slash, without the token; ``root``: the directory that it shows."""
 
+    command: str
     url: str
     token: str
     root: Path
@@ -32,16 +33,19 @@ class JupyterServer:
 
 
 @contextlib.contextmanager
-def jupyter_server(command: str, home: Path, environ: Mapping[str, str], *options: str) -> Iterator[JupyterServer]:
+def jupyter_server(
+    command: str, home: Path, environ: Mapping[str, str], *options: str, python: Path = Path(sys.executable)
+) -> Iterator[JupyterServer]:
     """``jupyter <command> --no-browser``, with the token that it makes up.
 
     Args:
         home: gets the directory ``notebooks`` and the log.
         environ: names the directories of a private Jupyter home.
+        python: of the environment that the server runs in.
     """
     root, log = home / "notebooks", home / "server.log"
-    root.mkdir()
-    argv = [sys.executable, "-m", "jupyter", command, "--no-browser", "--ServerApp.ip=127.0.0.1"]
+    root.mkdir(exist_ok=True)
+    argv = [str(python), "-m", "jupyter", command, "--no-browser", "--ServerApp.ip=127.0.0.1"]
     argv += [f"--ServerApp.root_dir={root}", *options]
     if os.name == "posix" and os.geteuid() == 0:  # in a container
         argv.append("--allow-root")
@@ -58,7 +62,7 @@ def jupyter_server(command: str, home: Path, environ: Mapping[str, str], *option
 
         try:
             url, token = wait_until(found, "the server has started", STARTED_S)
-            yield JupyterServer(url, token, root, log, psutil.Process(process.pid))
+            yield JupyterServer(command, url, token, root, log, psutil.Process(process.pid))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import importlib.util
 import random
 import re
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
-import psutil
 import pytest
 from kernels import Gate
 from servers import JupyterServer
@@ -30,17 +25,7 @@ pytestmark = [
 ]
 
 if TYPE_CHECKING or not MISSING:
-    from jupyterlab_page import (
-        READY_S,
-        Browser,
-        NotebookPage,
-        another,
-        chromium,
-        end_kernels,
-        jupyter_lab,
-        lab_page,
-        write_notebook,
-    )
+    from jupyterlab_page import Browser, another, chromium, end_kernels, jupyter_lab, tab, write_notebook
     from playwright.sync_api import WebSocketRoute, expect
 
 
@@ -56,15 +41,6 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@contextlib.contextmanager
-def tab(lab: JupyterServer, browser: Browser, name: str) -> Iterator[NotebookPage]:
-    """A notebook in a tab of its own, which is closed at the end. Its kernel goes on."""
-    with lab_page(lab, browser, f"lab/tree/{name}") as page:
-        notebook = NotebookPage(page)
-        notebook.cell(0).locator(".cm-content").wait_for()
-        yield notebook
-
-
 @pytest.fixture
 def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
     yield
@@ -74,32 +50,6 @@ def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
 
 
 pytestmark.append(pytest.mark.usefixtures("kernels_end"))
-
-
-def test_a_tab_that_is_closed_in_mid_run_and_opened_again_shows_all_and_goes_on(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
-) -> None:
-    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
-    loop = f"print('é0')\n{first.code}print('é1')\n{second.code}print('é2')"
-    name = write_notebook(lab, "rtc-python", "'before'", loop)
-    with tab(lab, browser, name) as notebook:
-        notebook.wait_ready()
-        notebook.run(0, 1)
-        notebook.start(1)
-        expect(notebook.outputs(1)).to_have_text("é0\n")
-    first.open()
-    with tab(lab, browser, name) as notebook:
-        expect(notebook.outputs(0)).to_have_text("'before'")
-        expect(notebook.prompt(0)).to_have_text("[1]:")
-        expect(notebook.outputs(1)).to_have_text("é0\né1\n")
-        expect(notebook.prompt(1)).to_have_text("[*]:")
-        expect(notebook.indicator).to_have_attribute("data-status", "busy")
-        second.open()
-        expect(notebook.outputs(1)).to_have_text("é0\né1\né2\n")
-        expect(notebook.prompt(1)).to_have_text("[2]:")
-        expect(notebook.indicator).to_have_attribute("data-status", "idle")
-        notebook.run(0, 3)
-        expect(notebook.outputs(0)).to_have_text("'before'")
 
 
 def png_of(side: int) -> bytes:
@@ -114,40 +64,7 @@ def png_of(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def is_dirty(notebook: NotebookPage) -> bool:
-    return notebook.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty").count() > 0
-
-
-def name_of_user(notebook: NotebookPage) -> str:
-    """What the server calls who sits at this page: somebody else in each browser."""
-    return str(notebook.page.evaluate("fetch('/api/me').then(answer => answer.json())")["identity"]["display_name"])
-
-
-def agent_of(lab: JupyterServer) -> psutil.Process:
-    """The agent of the only kernel that has one."""
-    (agent,) = [p for p in lab.process.children(recursive=True) if "rtc_kernel.agent" in p.cmdline()]
-    return agent
-
-
-def command(notebook: NotebookPage, label: str) -> None:
-    """One of the command palette."""
-    page = notebook.page
-    page.keyboard.press("Control+Shift+c")
-    page.locator(".lm-CommandPalette-input").last.fill(label)
-    page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=label).first.wait_for()
-    page.keyboard.press("Enter")
-
-
 SCRIPT = "from IPython.display import display, HTML\ndisplay(HTML('<b>bold</b><script>window.ran = true</script>'))"
-
-
-def saved(lab: JupyterServer, notebook: NotebookPage, name: str) -> nbformat.NotebookNode:
-    """Save the notebook as its user does; what is in the file then."""
-    with notebook.page.expect_response(lambda answer: answer.request.method == "PUT" and name in answer.url):
-        notebook.page.keyboard.press("Control+s")
-    made = nbformat.read(lab.root / name, as_version=4)
-    nbformat.validate(made)
-    return made
 
 
 def test_what_came_while_nobody_looked_is_in_the_saved_notebook_in_full(
@@ -171,69 +88,13 @@ def test_what_came_while_nobody_looked_is_in_the_saved_notebook_in_full(
         expect(image).to_be_visible()
         assert image.evaluate("image => image.naturalWidth") == 200
         expect(notebook.outputs(3)).to_contain_text("ZeroDivisionError")
-        made = saved(lab, notebook, name)
+        made = notebook.save(lab, name)
         stream, result = made.cells[1].outputs
         assert stream.text == "".join(f"line {i}\n" for i in range(150_000))
         assert (result.output_type, result.execution_count) == ("execute_result", 2)
         assert base64.b64decode(made.cells[2].outputs[0].data["image/png"]) == png_of(200)
         assert [cell.execution_count for cell in made.cells] == [1, 2, 3, 4]
         assert all("execution" not in cell.metadata for cell in made.cells), "nobody asked for them"
-
-
-def test_what_another_browser_runs_appears_live_and_leaves_the_notebook_clean(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')", "3", "print('x')")
-    with another(browser) as elsewhere, tab(lab, browser, name) as mine, tab(lab, elsewhere, name) as theirs:
-        mine.wait_ready()
-        theirs.wait_ready()
-        saved(lab, mine, name)  # JupyterLab itself has written the kernel's name into it
-        theirs.start(0)
-        theirs.start(1)
-        expect(mine.outputs(0)).to_have_text("one\n")
-        expect(mine.prompt(0)).to_have_text("[*]:")
-        expect(mine.prompt(1)).to_have_text("[*]:")
-        expect(mine.cell(0).locator(".rtc-Note")).to_contain_text(f"{name_of_user(theirs)} · ")
-        gate.open()
-        expect(mine.outputs(0)).to_have_text("one\ntwo\n")
-        expect(mine.prompt(0)).to_have_text("[1]:")
-        expect(mine.outputs(1)).to_have_text("3")
-        expect(mine.prompt(1)).to_have_text("[2]:")
-        assert not is_dirty(mine), "the other page saves it"
-        assert is_dirty(theirs)
-        mine.run(2, 3)
-        expect(theirs.outputs(2)).to_have_text("x\n")
-        expect(mine.outputs(2)).to_have_text("x\n")
-        expect(theirs.cell(2).locator(".rtc-Note")).to_contain_text(f"{name_of_user(mine)} · ")
-        expect(mine.cell(2).locator(".rtc-Note")).to_have_count(0)
-
-
-def test_a_cell_with_other_code_keeps_what_it_shows_and_says_so_and_one_click_shows_both(
-    lab: JupyterServer, browser: Browser
-) -> None:
-    name = write_notebook(lab, "rtc-python", "print('then')")
-    with tab(lab, browser, name) as notebook:
-        notebook.wait_ready()
-        notebook.run(0, 1)
-        notebook.write(0, "print('now')")
-        saved(lab, notebook, name)
-        notebook.write(0, "print('<b>ran</b>')")
-        notebook.run(0, 2)
-    with tab(lab, browser, name) as notebook:
-        mark = notebook.cell(0).locator(".rtc-Note button")
-        expect(mark).to_have_text("ran with different code")
-        expect(notebook.outputs(0)).to_have_text("then\n")
-        mark.click()
-        other = notebook.cell(0).locator(".rtc-Other")
-        expect(other.locator(".rtc-Code")).to_have_text("print('<b>ran</b>')")
-        expect(other.locator(".jp-OutputArea-output")).to_have_text("<b>ran</b>\n")
-        mark.click()
-        expect(other).to_have_count(0)
-        assert notebook.cell(0).locator(".cm-content").inner_text() == "print('now')"
-        notebook.run(0, 3)
-        expect(notebook.outputs(0)).to_have_text("now\n")
-        expect(mark).to_have_count(0)
 
 
 def test_a_script_in_an_output_that_came_back_runs_only_where_the_notebook_is_trusted(
@@ -250,7 +111,7 @@ def test_a_script_in_an_output_that_came_back_runs_only_where_the_notebook_is_tr
         assert notebook.page.evaluate("window.ran") is None, "the file is nobody's whom we know"
         notebook.page.wait_for_function("!document.querySelector('.jp-OutputArea-output script')")
         notebook.run(0, 2)
-        saved(lab, notebook, name)
+        notebook.save(lab, name)
         expect(notebook.prompt(0)).to_have_text("[2]:")
     with tab(lab, browser, name) as notebook:
         expect(notebook.outputs(0).locator("b")).to_be_visible()
@@ -267,26 +128,6 @@ def test_a_kernel_without_a_document_is_left_alone(lab: JupyterServer, browser: 
         expect(mine.outputs(0)).to_have_count(0)
         expect(mine.prompt(0)).to_have_text("[ ]:")
     assert "rtc.sync.v1" not in lab.log.read_text()
-
-
-def test_an_agent_that_is_killed_while_a_cell_runs_costs_the_watching_page_nothing(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
-) -> None:
-    gate, ends = Gate(tmp_path / "gate"), Gate(tmp_path / "ends")
-    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n{ends.code}print('three')")
-    with another(browser) as elsewhere, tab(lab, browser, name) as mine, tab(lab, elsewhere, name) as theirs:
-        mine.wait_ready()
-        theirs.wait_ready()
-        theirs.start(0)
-        expect(mine.outputs(0)).to_have_text("one\n")
-        agent_of(lab).kill()
-        gate.open()
-        expect(mine.outputs(0)).to_have_text("one\ntwo\n")
-        expect(mine.prompt(0)).to_have_text("[*]:")
-        ends.open()
-        expect(mine.outputs(0)).to_have_text("one\ntwo\nthree\n")
-        expect(mine.prompt(0)).to_have_text("[1]:")
-        expect(theirs.outputs(0)).to_have_text("one\ntwo\nthree\n")
 
 
 def test_a_question_that_was_asked_of_a_page_that_is_gone_is_answered_in_another(
@@ -369,59 +210,3 @@ def test_cells_moved_and_deleted_while_another_page_runs_them_and_a_restart(
         theirs.write(0, "print('anew')")
         theirs.run(0, 2)
         expect(mine.cell(0).locator(".rtc-Note button")).to_have_text("ran with different code")
-
-
-def test_what_a_user_has_cleared_stays_cleared_and_undo_undoes_what_he_wrote(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    name = write_notebook(lab, "rtc-python", "'gone'", f"{gate.code}'back'")
-    with tab(lab, browser, name) as notebook:
-        notebook.wait_ready()
-        notebook.run(0, 1)
-        notebook.start(1)
-        expect(notebook.prompt(1)).to_have_text("[*]:")
-        notebook.cell(0).locator(".jp-InputPrompt").click()
-        command(notebook, "Clear Cell Output")
-        expect(notebook.outputs(0)).to_have_count(0)
-    with tab(lab, browser, name) as notebook:
-        notebook.write(0, "'written'")
-        gate.open()
-        expect(notebook.outputs(1)).to_have_text("'back'")
-        expect(notebook.outputs(0)).to_have_count(0)
-        notebook.cell(0).locator(".cm-content").click()
-        notebook.page.keyboard.press("Control+z")
-        expect(notebook.cell(0).locator(".cm-content")).to_have_text("'gone'")
-        expect(notebook.outputs(1)).to_have_text("'back'")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("notebook") is None, reason="not installed: notebook")
-def test_in_notebook_7_outputs_come_back_and_go_on_too(
-    browser: Browser, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    with jupyter_lab(tmp_path_factory.mktemp("notebook"), "notebook") as server:
-        name = write_notebook(server, "rtc-python", f"print('one')\n{gate.code}print('two')", "3")
-        for is_again in (False, True):
-            page = browser.context.new_page()
-            heard: list[str] = []
-            page.on("websocket", lambda socket: socket.on("framereceived", lambda _: heard.append(socket.url)))  # noqa: B023
-            page.goto(f"{server.url}notebooks/{name}?token={server.token}")
-            prompts, outputs = page.locator(".jp-InputPrompt"), page.locator(".jp-OutputArea-output")
-            if not is_again:
-                deadline = time.monotonic() + READY_S
-                while not any("/channels" in url for url in heard):  # its indicator is idle before there is a kernel
-                    assert time.monotonic() < deadline, "the kernel says nothing"
-                    page.wait_for_timeout(20)
-                page.locator(".cm-content").first.click()
-                page.keyboard.press("Shift+Enter")
-                page.keyboard.press("Control+Enter")
-            expect(prompts).to_have_text(["[*]:", "[*]:"])
-            expect(outputs.first).to_have_text("one\n")
-            if not is_again:
-                page.close()
-        gate.open()
-        expect(outputs).to_have_text(["one\ntwo\n", "3"])
-        expect(prompts).to_have_text(["[1]:", "[2]:"])
-        page.close()
-        end_kernels(server, browser.context.new_page())

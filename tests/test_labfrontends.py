@@ -1,0 +1,148 @@
+"""The JupyterLab extension in each frontend for which it is made, the oldest and the newest: the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import wait_until
+from frontends import READERS, Frontend
+from kernels import Gate
+from servers import JupyterServer
+from tools import missing
+
+MISSING = missing("playwright")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("kernels_end"),
+]
+
+if TYPE_CHECKING or not MISSING:
+    from jupyterlab_page import (
+        Browser,
+        agent_of,
+        another,
+        chromium,
+        end_kernels,
+        history,
+        jupyter_lab,
+        tab,
+        write_notebook,
+    )
+    from playwright.sync_api import expect
+
+
+@pytest.fixture(scope="module", params=READERS, ids=str)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    frontend: Frontend = request.param
+    if frontend.lacks:
+        pytest.skip(frontend.lacks)
+    with jupyter_lab(tmp_path_factory.mktemp(frontend.name), frontend) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
+    yield
+    page = browser.context.new_page()
+    end_kernels(lab, page)
+    page.close()
+
+
+def test_a_run_comes_back_goes_on_without_its_agent_and_other_pages_see_the_next_ones(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    first, second, third = (Gate(tmp_path / name) for name in ("first", "second", "third"))
+    loop = f"print('é0')\n{first.code}print('é1')\n{second.code}print('é2')"
+    name = write_notebook(lab, "rtc-python", "'before'", loop, f"print('one')\n{third.code}print('two')", "print('x')")
+    with tab(lab, browser, name) as theirs:
+        theirs.wait_ready()
+        theirs.run(0, 1)
+        theirs.start(1)
+        expect(theirs.outputs(1)).to_have_text("é0\n")
+    first.open()
+    with tab(lab, browser, name) as theirs, another(browser) as elsewhere, tab(lab, elsewhere, name) as mine:
+        for notebook in (theirs, mine):
+            expect(notebook.outputs(0)).to_have_text("'before'")
+            expect(notebook.prompt(0)).to_have_text("[1]:")
+            expect(notebook.outputs(1)).to_have_text("é0\né1\n")
+            expect(notebook.prompt(1)).to_have_text("[*]:")
+            expect(notebook.indicator).to_have_attribute("data-status", "busy")
+        agent_of(lab).kill()
+        second.open()
+        for notebook in (theirs, mine):
+            expect(notebook.outputs(1)).to_have_text("é0\né1\né2\n")
+            expect(notebook.prompt(1)).to_have_text("[2]:")
+            expect(notebook.indicator).to_have_attribute("data-status", "idle")
+        mine.save(lab, name)
+        theirs.start(2)
+        theirs.start(0)
+        expect(mine.outputs(2)).to_have_text("one\n")
+        expect(mine.prompt(2)).to_have_text("[*]:")
+        expect(mine.prompt(0)).to_have_text("[*]:")
+        expect(mine.cell(2).locator(".rtc-Note")).to_contain_text("another client")
+        third.open()
+        expect(mine.outputs(2)).to_have_text("one\ntwo\n")
+        expect(mine.prompt(2)).to_have_text("[3]:")
+        expect(mine.outputs(0)).to_have_text("'before'")
+        expect(mine.prompt(0)).to_have_text("[4]:")
+        assert not mine.is_dirty, "the other page saves it"
+        assert theirs.is_dirty
+        mine.run(3, 5)
+        expect(theirs.outputs(3)).to_have_text("x\n")
+        expect(mine.outputs(3)).to_have_text("x\n")
+        expect(mine.cell(3).locator(".rtc-Note")).to_have_count(0)
+
+
+def test_a_cell_with_other_code_says_so_and_what_a_user_has_cleared_stays_cleared(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    name = write_notebook(lab, "rtc-python", "print('then')", "'gone'", f"{gate.code}'back'")
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.run(0, 1)
+        notebook.write(0, "print('now')")
+        notebook.save(lab, name)
+        notebook.write(0, "print('<b>ran</b>')")
+        notebook.run(0, 2)
+        notebook.run(1, 3)
+        notebook.start(2)
+        expect(notebook.prompt(2)).to_have_text("[*]:")
+        notebook.prompt(1).click()
+        notebook.command("Clear Cell Output")
+        expect(notebook.outputs(1)).to_have_count(0)
+        wait_until(lambda: history(lab)[1]["metadata"], "that it was cleared is noted")
+    with tab(lab, browser, name) as notebook:
+        mark = notebook.cell(0).locator(".rtc-Note button")
+        expect(mark).to_have_text("ran with different code")
+        expect(notebook.outputs(0)).to_have_text("then\n")
+        mark.click()
+        other = notebook.cell(0).locator(".rtc-Other")
+        expect(other.locator(".rtc-Code")).to_have_text("print('<b>ran</b>')")
+        expect(other.locator(".jp-OutputArea-output")).to_have_text("<b>ran</b>\n")
+        mark.click()
+        expect(other).to_have_count(0)
+        assert notebook.cell(0).locator(".cm-content").inner_text() == "print('now')"
+        notebook.write(1, "'written'")
+        gate.open()
+        expect(notebook.outputs(2)).to_have_text("'back'")
+        expect(notebook.outputs(1)).to_have_count(0)
+        notebook.cell(1).locator(".cm-content").click()
+        notebook.page.keyboard.press("Control+z")
+        expect(notebook.cell(1).locator(".cm-content")).to_have_text("'gone'")
+        expect(notebook.outputs(2)).to_have_text("'back'")
+        notebook.run(0, 5)
+        expect(notebook.outputs(0)).to_have_text("now\n")
+        expect(mark).to_have_count(0)
