@@ -50,6 +50,7 @@ export class NotebookFollower {
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
   private isFilling = false;
+  private areCellsDue = false;
   private isDisposed = false;
 
   /**
@@ -70,11 +71,13 @@ export class NotebookFollower {
     this.name = name;
     this.stopAsking = probe(kernel, () => this.follow());
     kernel.iopubMessage.connect(this.receiveMessage);
+    panel.content.model?.cells.changed.connect(this.receiveCells);
   }
 
   dispose(): void {
     this.isDisposed = true;
     this.kernel.iopubMessage.disconnect(this.receiveMessage);
+    this.panel.content.model?.cells.changed.disconnect(this.receiveCells);
     this.stopAsking();
     this.doc?.close();
     for (const timer of this.grace.values()) clearTimeout(timer);
@@ -119,6 +122,16 @@ export class NotebookFollower {
     this.stopAsking();
     this.doc?.close();
     this.stopAsking = probe(this.kernel, () => this.follow());
+  };
+
+  /** Cells came or went: those that came again, by undo or paste, missed what was said of them meanwhile. */
+  private readonly receiveCells = (): void => {
+    if (this.areCellsDue) return;
+    this.areCellsDue = true;
+    setTimeout(() => {
+      this.areCellsDue = false;
+      if (this.hasFilled && !this.isDisposed) this.fillNew();
+    });
   };
 
   private follow(): void {
@@ -174,6 +187,17 @@ export class NotebookFollower {
       performance.mark("rtc_kernel:filled"); // for the benchmark
     } finally {
       this.isFilling = false;
+    }
+  }
+
+  private fillNew(): void {
+    const keys = this.keys().filter(({ cell }) => !this.screens.has(cell.model) && !cell.outputArea.future);
+    const latest = keys.length > 0 ? latestOf(keys, this.executions()) : new Map<string, Execution>();
+    for (const { id, cell } of keys) {
+      const execution = latest.get(id);
+      // Code alone says nothing of a cell that was just written.
+      if (execution?.cell === id) this.show(cell, execution);
+      else if (isStarred(cell)) showIdle(cell);
     }
   }
 
@@ -387,4 +411,11 @@ function isStarred(cell: CodeCell): boolean {
   const { executionState } = cell.model;
   if (executionState !== undefined) return executionState === "running";
   return cell.node.querySelector(".jp-InputPrompt")?.textContent?.includes("*") ?? false;
+}
+
+/** It was copied from one that ran. */
+function showIdle(cell: CodeCell): void {
+  const { model } = cell;
+  if (model.executionState === undefined) cell.setPrompt(String(model.executionCount ?? ""));
+  else model.executionState = "idle";
 }

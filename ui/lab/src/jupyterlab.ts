@@ -79,6 +79,7 @@ export interface NotebookModel {
   dirty: boolean;
   /** There is a server that writes the notebook itself, as jupyter-collaboration does. */
   readonly collaborative?: boolean;
+  readonly cells: { readonly changed: Signal<unknown, unknown> };
 }
 
 export interface Notebook {

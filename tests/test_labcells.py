@@ -1,0 +1,341 @@
+"""The JupyterLab extension and what it is not made for: odd notebooks, odd outputs, cells that go, what breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from kernels import Gate
+from servers import JupyterServer
+from tools import missing
+
+from rtc_kernel import client
+
+MISSING = missing("playwright", "jupyterlab")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.timeout(300),
+]
+
+if TYPE_CHECKING or not MISSING:
+    from jupyterlab_page import (
+        Browser,
+        NotebookPage,
+        another,
+        chromium,
+        end_kernels,
+        jupyter_lab,
+        kernel_of,
+        lab_page,
+        tab,
+        write_notebook,
+    )
+    from playwright.sync_api import Route, expect
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
+    yield
+    page = browser.context.new_page()
+    end_kernels(lab, page)
+    page.close()
+
+
+ends = pytest.mark.usefixtures("kernels_end")
+
+
+@ends
+def test_a_notebook_that_cannot_be_written_shows_what_runs_and_is_not_saved(
+    lab: JupyterServer, browser: Browser
+) -> None:
+    name = write_notebook(lab, "rtc-python", "print('one')", "print('two')")
+    (lab.root / name).chmod(0o444)
+    before = (lab.root / name).read_bytes()
+    written: list[str] = []
+
+    def deny(route: Route) -> None:  # whoever runs the tests may write every file
+        if route.request.method != "GET":
+            written.append(route.request.url)
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "writable": False})
+
+    with another(browser) as elsewhere, tab(lab, browser, name) as theirs:
+        elsewhere.context.route(re.compile(rf"/api/contents/{name}\?"), deny)
+        theirs.wait_ready()
+        with tab(lab, elsewhere, name) as mine:
+            mine.wait_ready()
+            theirs.run(0, 1)
+            expect(mine.outputs(0)).to_have_text("one\n")
+            expect(mine.prompt(0)).to_have_text("[1]:")
+            theirs.run(1, 2)
+        with tab(lab, elsewhere, name) as mine:
+            expect(mine.outputs(0)).to_have_text("one\n")
+            expect(mine.outputs(1)).to_have_text("two\n")
+            expect(mine.page.locator(".jp-Dialog")).to_have_count(0)
+    assert (written, (lab.root / name).read_bytes()) == ([], before)
+
+
+@ends
+def test_a_new_notebook_is_followed_when_it_is_saved_and_under_its_new_name(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
+    with another(browser) as elsewhere, lab_page(lab, browser) as page:
+        page.locator('.jp-LauncherCard[data-category="Notebook"]', has_text="RTC Python").click()
+        theirs = NotebookPage(page)
+        theirs.wait_ready()
+        theirs.write(0, f"print('one')\n{first.code}print('two')\n{second.code}print('three')")
+        theirs.start(0)
+        expect(theirs.outputs(0)).to_have_text("one\n")
+        with tab(lab, elsewhere, "Untitled.ipynb") as mine:
+            expect(mine.indicator).to_have_attribute("data-status", "busy")
+            expect(mine.prompt(0)).to_have_text("[ ]:")
+            expect(mine.outputs(0)).to_have_count(0)
+        page.keyboard.press("Control+s")  # asks for a name
+        page.locator(".jp-Dialog input").first.fill("renamed.ipynb")
+        with page.expect_response(lambda answer: answer.request.method == "PUT"):
+            page.locator(".jp-Dialog .jp-mod-accept").click()
+        first.open()
+        expect(theirs.outputs(0)).to_have_text("one\ntwo\n")
+        with tab(lab, elsewhere, "renamed.ipynb") as mine:
+            expect(mine.outputs(0)).to_have_text("one\ntwo\n")
+            expect(mine.prompt(0)).to_have_text("[*]:")
+            second.open()
+            for notebook in (mine, theirs):
+                expect(notebook.outputs(0)).to_have_text("one\ntwo\nthree\n")
+                expect(notebook.prompt(0)).to_have_text("[1]:")
+
+
+@ends
+def test_a_copy_of_a_notebook_shows_what_its_own_kernel_ran(lab: JupyterServer, browser: Browser) -> None:
+    name = write_notebook(lab, "rtc-python", "print('one')", "print('two')")
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.run(0, 1)
+        (session,) = notebook.page.request.get(f"{lab.url}api/sessions").json()
+        for copy in ("own.ipynb", "same.ipynb"):
+            shutil.copy(lab.root / name, lab.root / copy)
+        made = nbformat.read(lab.root / "same.ipynb", as_version=4)
+        made.cells[1].source = "print('other')"
+        nbformat.write(made, lab.root / "same.ipynb")
+        notebook.run(1, 2)
+        with tab(lab, browser, "own.ipynb") as copied:
+            copied.wait_ready()
+            copied.run(1, 1)
+            expect(copied.outputs(0)).to_have_count(0)
+            expect(copied.prompt(0)).to_have_text("[ ]:")
+        body = {"path": "same.ipynb", "name": "", "type": "notebook", "kernel": {"id": session["kernel"]["id"]}}
+        headers = {"Authorization": f"token {lab.token}"}
+        assert notebook.page.request.post(f"{lab.url}api/sessions", data=body, headers=headers).ok
+        with tab(lab, browser, "same.ipynb") as copied:
+            expect(copied.outputs(0)).to_have_text("one\n")
+            expect(copied.outputs(1)).to_have_count(0)
+            expect(copied.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")
+
+
+@ends
+def test_cells_that_are_deleted_cut_split_and_merged_while_they_run(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    first, second = Gate(tmp_path / "first"), Gate(tmp_path / "second")
+    codes = (f"{first.code}print('one')", "'deleted'", f"print('three')\n{second.code}print('four')")
+    name = write_notebook(lab, "rtc-python", *codes, "'split'\n'here'", "'merged'", "'tail'", "'end'")
+    with another(browser) as elsewhere, tab(lab, browser, name) as mine, tab(lab, elsewhere, name) as theirs:
+        mine.wait_ready()
+        theirs.wait_ready()
+        for index in range(7):
+            theirs.start(index)
+        expect(mine.prompt(6)).to_have_text("[*]:")
+        for notebook in (mine, theirs):
+            notebook.press(1, "d", "d")
+            expect(notebook.cell(1).locator(".cm-content")).to_contain_text("three")
+        first.open()
+        for notebook in (mine, theirs):
+            expect(notebook.outputs(1)).to_have_text("three\n")  # so what was deleted has ended
+            notebook.press(0, "z")
+            expect(notebook.outputs(1)).to_have_text("'deleted'")
+            expect(notebook.prompt(1)).to_have_text("[2]:")
+        mine.press(2, "x")
+        expect(mine.cell(2).locator(".cm-content")).to_contain_text("split")
+        mine.press(5, "v")
+        expect(mine.cell(6).locator(".cm-content")).to_contain_text("three")
+        mine.press(3, "Shift+ArrowDown", "Shift+M")
+        expect(mine.cell(3).locator(".cm-content")).to_contain_text("tail")
+        mine.cell(2).locator(".cm-content").click()
+        mine.page.keyboard.press("Control+Home")
+        mine.page.keyboard.press("End")
+        mine.page.keyboard.press("Control+Shift+-")
+        expect(mine.cell(3).locator(".cm-content")).to_contain_text("here")
+        second.open()  # now they are: one, deleted, split, here, merged with tail, end, three and four
+        expect(mine.outputs(6)).to_have_text("three\nfour\n")
+        expect(mine.prompt(6)).to_have_text("[3]:")
+        expect(mine.outputs(5)).to_have_text("'end'")
+        expect(mine.prompt(5)).to_have_text("[7]:")
+        for index in (2, 4):
+            expect(mine.outputs(index)).to_have_count(0)
+        expect(mine.outputs(3)).to_have_text("'here'")  # of what is split JupyterLab takes the last part for the cell
+        for notebook in (mine, theirs):
+            expect(notebook.panel.locator(".jp-InputPrompt", has_text="*")).to_have_count(0)
+
+
+@ends
+def test_a_notebook_without_ids_of_cells_is_matched_by_its_code(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    name = write_notebook(lab, "rtc-python", "print('one')", "'twice'", "'twice'", f"{gate.code}print('four')")
+    made = json.loads((lab.root / name).read_text())
+    made["nbformat_minor"] = 4
+    for cell in made["cells"]:
+        del cell["id"]
+    (lab.root / name).write_text(json.dumps(made))
+    timed = {"raw": '{"recordTiming": true}'}
+    headers = {"Authorization": f"token {lab.token}"}
+    settings = f"{lab.url}lab/api/settings/@jupyterlab/notebook-extension:tracker"
+    assert browser.context.request.put(settings, data=timed, headers=headers).ok
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.run(0, 1)
+        notebook.run(1, 2)
+        own = notebook.metadata(0)["execution"]
+        notebook.start(3)
+        expect(notebook.prompt(3)).to_have_text("[*]:")
+    with tab(lab, browser, name) as notebook:
+        expect(notebook.outputs(0)).to_have_text("one\n")
+        expect(notebook.prompt(0)).to_have_text("[1]:")
+        expect(notebook.prompt(3)).to_have_text("[*]:")
+        gate.open()
+        expect(notebook.outputs(3)).to_have_text("four\n")
+        expect(notebook.prompt(3)).to_have_text("[3]:")
+        for index in (1, 2):
+            expect(notebook.outputs(index)).to_have_count(0)
+        assert notebook.metadata(0)["execution"].keys() == own.keys()
+    assert browser.context.request.put(settings, data={"raw": "{}"}, headers=headers).ok
+
+
+@ends
+def test_what_the_python_client_asks_for_with_a_cell_is_in_that_cell(lab: JupyterServer, browser: Browser) -> None:
+    name = write_notebook(lab, "rtc-python", "print('asked')", "'second'")
+    cells = nbformat.read(lab.root / name, as_version=4).cells
+
+    async def ask() -> list[client.Execution]:
+        kernel = kernel_of(lab)
+        async with asyncio.timeout(60), client.connect(kernel.url, token=kernel.token) as doc:
+            first = await doc.run("print('asked')", cell=cells[0].id, notebook=name)
+            second = await doc.run("print('other')", cell=cells[1].id, notebook=name)
+            return [await first.result(), await second.result()]
+
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.save(lab, name)
+        with ThreadPoolExecutor(1) as pool:  # here Playwright's loop runs
+            pool.submit(asyncio.run, ask()).result()
+        expect(notebook.outputs(0)).to_have_text("asked\n")
+        expect(notebook.prompt(0)).to_have_text("[1]:")
+        expect(notebook.cell(0).locator(".rtc-Note")).to_contain_text("owner")
+        expect(notebook.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")
+        expect(notebook.outputs(1)).to_have_count(0)
+        assert notebook.is_dirty, "no page has run it, so none will save it"
+    with tab(lab, browser, name) as notebook:
+        expect(notebook.outputs(0)).to_have_text("asked\n")
+        expect(notebook.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")
+
+
+PROGRESS = (
+    "for i in range(4):\n    print(f'\\r{i} of 4', end='', flush=True)\nGATEprint('\\rdone ')",
+    "from tqdm import tqdm\nfor i in tqdm(range(30)):\n    pass\nprint('all')",
+    "from IPython.display import clear_output\nprint(0)\nGATEfor i in range(3):\n"
+    "    clear_output(wait=True)\n    print('at', i)",
+    "from IPython.display import display, HTML\nshown = display(HTML('<i>first</i>'), display_id=True)\n'more'",
+    "shown.update(HTML('<b>second</b>'))",
+    "print('a\\bb\\x1b[31mred\\x1b[0m', end='')\nprint('é\\x1b[1A🙂')\nimport sys\nprint('err', file=sys.stderr)\nprint('out')",
+)
+
+
+@ends
+def test_progress_bars_and_displays_that_change_are_the_same_live_restored_and_where_they_ran(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    name = write_notebook(lab, "rtc-python", *(code.replace("GATE", gate.code) for code in PROGRESS))
+    with another(browser) as elsewhere, tab(lab, browser, name) as theirs, tab(lab, elsewhere, name) as mine:
+        theirs.wait_ready()
+        mine.wait_ready()
+        for index in range(len(PROGRESS)):
+            theirs.start(index)
+        expect(mine.outputs(0)).to_have_text("3 of 4")
+        gate.open()
+        for notebook in (theirs, mine):
+            expect(notebook.prompt(5)).to_have_text("[6]:")
+            expect(notebook.outputs(0)).to_have_text("done 4\n")
+            expect(notebook.outputs(2)).to_have_text("at 2\n")
+            expect(notebook.outputs(3).first).to_have_text("second")
+        with tab(lab, elsewhere, name) as restored:
+            expect(restored.prompt(5)).to_have_text("[6]:")
+            for index in range(len(PROGRESS)):
+                drawn = theirs.model(index)
+                assert mine.model(index) == drawn
+                assert restored.model(index) == drawn
+                assert mine.outputs(index).all_inner_texts() == theirs.outputs(index).all_inner_texts()
+                assert restored.outputs(index).all_inner_texts() == theirs.outputs(index).all_inner_texts()
+
+
+HOSTILE = """
+from IPython.display import display, HTML, Javascript, SVG
+run = "window.ran = 'RAN'"
+display(HTML(f'<img src=x onerror="{run}"><a href="javascript:{run}" id="link">link</a><script>{run}</script>'))
+display(Javascript(run))
+display({"text/markdown": f'<img src=x onerror="{run}"> [a](javascript:{run}) **bold**'}, raw=True)
+display({"image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg"><script>{run}</script></svg>'}, raw=True)
+display({"text/latex": "$\\\\href{javascript:window.ran=1}{x}$"}, raw=True)
+display({"__proto__": "x", "text/plain": "proto"}, metadata={"__proto__": {"trusted": True}}, raw=True)
+display({"application/vnd.jupyter.widget-view+json": {"model_id": "nobody", "version_major": 2}, "text/plain": "w"}, raw=True)
+display({"application/json": {"a": [1, None, {"b": "c"}]}, "text/plain": ["a list"]}, raw=True)
+display({"text/html": ["<em>", "parts", "</em>"]}, raw=True)
+display({"application/vnd.nobody+x": "?"}, raw=True)
+display({}, raw=True)
+print("\\x00 nul \\u202e turned", "x" * 100_000)
+raise type("<b>E</b>", (Exception,), {})(f"<img src=x onerror={run!r}>")
+"""
+
+
+@ends
+def test_hostile_outputs_that_come_back_do_nothing_and_take_nothing_along(lab: JupyterServer, browser: Browser) -> None:
+    name = write_notebook(lab, "rtc-python", HOSTILE, "'behind'")
+    with another(browser) as elsewhere, tab(lab, browser, name) as theirs, tab(lab, elsewhere, name) as mine:
+        mine.wait_ready()
+        theirs.wait_ready()
+        theirs.start(0)
+        theirs.start(1)
+        with tab(lab, elsewhere, name) as restored:
+            for notebook in (mine, restored):
+                expect(notebook.outputs(1)).to_have_text("'behind'")
+                expect(notebook.outputs(0).last).to_contain_text("onerror")
+                expect(notebook.outputs(0).locator("strong")).to_have_text("bold")
+                assert notebook.page.evaluate("window.ran") is None
+                assert notebook.page.evaluate("Object.prototype.trusted") is None
+            assert [sorted(output) for output in mine.model(0)] == [sorted(output) for output in restored.model(0)]
+            assert len(restored.model(0)) == len(theirs.model(0))
+            restored.save(lab, name)
