@@ -186,6 +186,11 @@ class NotebookPage:
         page.keyboard.press("Enter")
 
     @property
+    def user(self) -> str:
+        """What the server calls who sits at this page: somebody else in each browser."""
+        return str(self.page.evaluate("fetch('/api/me').then(answer => answer.json())")["identity"]["display_name"])
+
+    @property
     def is_dirty(self) -> bool:
         """Whether something is not saved."""
         return bool(self.page.evaluate("window.jupyterapp.shell.currentWidget.content.model.dirty"))

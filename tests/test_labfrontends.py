@@ -91,7 +91,7 @@ def test_a_run_comes_back_goes_on_without_its_agent_and_other_pages_see_the_next
         expect(mine.outputs(2)).to_have_text("one\n")
         expect(mine.prompt(2)).to_have_text("[*]:")
         expect(mine.prompt(0)).to_have_text("[*]:")
-        expect(mine.cell(2).locator(".rtc-Note")).to_contain_text("another client")
+        expect(mine.cell(2).locator(".rtc-Note")).to_contain_text(f"{theirs.user} · ")
         third.open()
         expect(mine.outputs(2)).to_have_text("one\ntwo\n")
         expect(mine.prompt(2)).to_have_text("[3]:")
@@ -102,6 +102,7 @@ def test_a_run_comes_back_goes_on_without_its_agent_and_other_pages_see_the_next
         mine.run(3, 5)
         expect(theirs.outputs(3)).to_have_text("x\n")
         expect(mine.outputs(3)).to_have_text("x\n")
+        expect(theirs.cell(3).locator(".rtc-Note")).to_contain_text(f"{mine.user} · ")
         expect(mine.cell(3).locator(".rtc-Note")).to_have_count(0)
 
 
