@@ -36,34 +36,37 @@ READY_S = 60.0
 
 
 @contextlib.contextmanager
-def jupyter_lab(home: Path, frontend: Frontend = LAB) -> Iterator[JupyterServer]:
-    """``jupyter lab``, or ``jupyter notebook``, in a home of its own; it asks nobody for news.
+def jupyter_lab(home: Path, frontend: Frontend = LAB, *options: str) -> Iterator[JupyterServer]:
+    """``jupyter lab``, or ``jupyter notebook``, in a home of its own, or again in that; it asks nobody for news.
 
     The extension and RTC Python are this tree's, whichever are installed where the server runs.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RTC_KERNEL_")}
     for name in ("runtime", "data", "config"):
-        (home / name).mkdir(parents=True)
         environ[f"JUPYTER_{name.upper()}_DIR"] = str(home / name)
     environ |= {"IPYTHONDIR": str(home / "ipython"), "MPLCONFIGDIR": str(home / "matplotlib")}
     environ["JUPYTER_PREFER_ENV_PATH"] = "0"  # what is in this home goes before what is installed
-    page_config = home / "config" / "labconfig" / "page_config.json"
-    page_config.parent.mkdir()
-    page_config.write_text(json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}))
-    extension = home / "data" / "labextensions" / "@rtc-kernel" / "lab"
-    extension.parent.mkdir(parents=True)
-    extension.symlink_to(LABEXTENSION)
+    if not (home / "config").exists():
+        furnish(home)
+    with jupyter_server(frontend.command, home, environ, *options, python=frontend.python) as server:
+        yield server
+
+
+def furnish(home: Path) -> None:
+    """The files of a user's Jupyter: settings, this tree's extension and kernelspec."""
+    for name in ("runtime", "data/kernels/rtc-python", "data/labextensions/@rtc-kernel", "config/labconfig"):
+        (home / name).mkdir(parents=True)
+    page_config = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (home / "config" / "labconfig" / "page_config.json").write_text(json.dumps(page_config))
+    (home / "data" / "labextensions" / "@rtc-kernel" / "lab").symlink_to(LABEXTENSION)
     spec = json.loads(KERNELSPEC.read_text())
     spec["argv"][0] = sys.executable
-    (home / "data" / "kernels" / "rtc-python").mkdir(parents=True)
     (home / "data" / "kernels" / "rtc-python" / "kernel.json").write_text(json.dumps(spec))
     # Notebook 7 takes these from no command line.
     options = {"extension_manager": "readonly", "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"}
     options |= {"news_url": "", "expose_app_in_browser": True}
     config = {"LabApp": options, "JupyterNotebookApp": {"expose_app_in_browser": True}}
     (home / "config" / "jupyter_server_config.json").write_text(json.dumps(config))
-    with jupyter_server(frontend.command, home, environ, python=frontend.python) as server:
-        yield server
 
 
 @dataclass
@@ -295,6 +298,16 @@ def open_notebook(lab: JupyterServer, browser: Browser, kernel: str, *sources: s
             yield notebook
         finally:
             end_kernels(lab, page)
+
+
+def start_kernel(lab: JupyterServer, browser: Browser, name: str) -> None:
+    """RTC Python for a notebook that is not open yet, ready. jupyter-server-documents 0.3 fails to make the session
+    of a page whose kernel takes long to start, and makes two where two pages open one notebook at once."""
+    request, headers = browser.context.request, {"Authorization": f"token {lab.token}"}
+    kernel = request.post(f"{lab.url}api/kernels", data={"name": "rtc-python"}, headers=headers).json()
+    kernel_of(lab)
+    session = {"path": name, "name": name, "type": "notebook", "kernel": {"id": kernel["id"]}}
+    assert request.post(f"{lab.url}api/sessions", data=session, headers=headers).ok
 
 
 def end_kernels(lab: JupyterServer, page: Page) -> None:

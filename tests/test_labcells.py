@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-from kernels import Gate
+from conftest import wait_until
+from frontends import LAB
+from kernels import Gate, gone
 from servers import JupyterServer
 from tools import missing
 
@@ -29,18 +36,20 @@ pytestmark = [
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
+        READY_S,
         Browser,
         NotebookPage,
         another,
         chromium,
         end_kernels,
+        history,
         jupyter_lab,
         kernel_of,
         lab_page,
         tab,
         write_notebook,
     )
-    from playwright.sync_api import Route, expect
+    from playwright.sync_api import Route, WebSocketRoute, expect
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +275,10 @@ def test_what_the_python_client_asks_for_with_a_cell_is_in_that_cell(lab: Jupyte
 PROGRESS = (
     "for i in range(4):\n    print(f'\\r{i} of 4', end='', flush=True)\nGATEprint('\\rdone ')",
     "from tqdm import tqdm\nfor i in tqdm(range(30)):\n    pass\nprint('all')",
-    "from IPython.display import clear_output\nprint(0)\nGATEfor i in range(3):\n"
-    "    clear_output(wait=True)\n    print('at', i)",
+    "from IPython.display import clear_output as clear\nprint(9)\nGATEfor i in '012':\n    clear(True)\n    print(i)",
     "from IPython.display import display, HTML\nshown = display(HTML('<i>first</i>'), display_id=True)\n'more'",
     "shown.update(HTML('<b>second</b>'))",
-    "print('a\\bb\\x1b[31mred\\x1b[0m', end='')\nprint('é\\x1b[1A🙂')\nimport sys\nprint('err', file=sys.stderr)\nprint('out')",
+    "import sys\nprint('a\\bb\\x1b[31mred\\x1b[0m')\nprint('é\\x1b[1A🙂')\nprint('err', file=sys.stderr)\nprint(1)",
 )
 
 
@@ -290,7 +298,7 @@ def test_progress_bars_and_displays_that_change_are_the_same_live_restored_and_w
         for notebook in (theirs, mine):
             expect(notebook.prompt(5)).to_have_text("[6]:")
             expect(notebook.outputs(0)).to_have_text("done 4\n")
-            expect(notebook.outputs(2)).to_have_text("at 2\n")
+            expect(notebook.outputs(2)).to_have_text("2\n")
             expect(notebook.outputs(3).first).to_have_text("second")
         with tab(lab, elsewhere, name) as restored:
             expect(restored.prompt(5)).to_have_text("[6]:")
@@ -311,7 +319,7 @@ display({"text/markdown": f'<img src=x onerror="{run}"> [a](javascript:{run}) **
 display({"image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg"><script>{run}</script></svg>'}, raw=True)
 display({"text/latex": "$\\\\href{javascript:window.ran=1}{x}$"}, raw=True)
 display({"__proto__": "x", "text/plain": "proto"}, metadata={"__proto__": {"trusted": True}}, raw=True)
-display({"application/vnd.jupyter.widget-view+json": {"model_id": "nobody", "version_major": 2}, "text/plain": "w"}, raw=True)
+display({"application/vnd.jupyter.widget-view+json": {"model_id": "x", "version_major": 2}}, raw=True)
 display({"application/json": {"a": [1, None, {"b": "c"}]}, "text/plain": ["a list"]}, raw=True)
 display({"text/html": ["<em>", "parts", "</em>"]}, raw=True)
 display({"application/vnd.nobody+x": "?"}, raw=True)
@@ -339,3 +347,169 @@ def test_hostile_outputs_that_come_back_do_nothing_and_take_nothing_along(lab: J
             assert [sorted(output) for output in mine.model(0)] == [sorted(output) for output in restored.model(0)]
             assert len(restored.model(0)) == len(theirs.model(0))
             restored.save(lab, name)
+
+
+@ends
+def test_a_run_that_has_left_the_document_comes_back_from_the_history(lab: JupyterServer, browser: Browser) -> None:
+    kernels = lab.root.parent / "data" / "kernels"
+    spec = json.loads((kernels / "rtc-python" / "kernel.json").read_text())
+    spec["env"] = {"RTC_KERNEL_WINDOW_BYTES": str(1 << 20)}
+    (kernels / "rtc-small").mkdir()
+    (kernels / "rtc-small" / "kernel.json").write_text(json.dumps(spec))
+    picture = "from IPython.display import display, HTML\ndisplay(HTML('<i>old</i>' + ' ' * 100_000))"  # a blob
+    flood = "for i in range(30_000): print('line', i, '.' * 20)"
+    name = write_notebook(lab, "rtc-small", "print('first')", picture, "'never'", "'cleared'", flood, flood + " # 2")
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        for index in (0, 1, 3):
+            notebook.run(index)
+        for index in (4, 5, 4, 5):
+            notebook.start(index)
+        expect(notebook.prompt(5)).to_have_text("[7]:")
+        expect(notebook.prompt(4)).to_have_text("[6]:")
+    with tab(lab, browser, name) as notebook:
+        expect(notebook.prompt(5)).to_have_text("[7]:")
+        expect(notebook.outputs(0)).to_have_text("first\n")
+        expect(notebook.prompt(0)).to_have_text("[1]:")
+        expect(notebook.outputs(1).locator("i")).to_have_text("old")
+        expect(notebook.outputs(3)).to_have_text("'cleared'")
+        expect(notebook.prompt(2)).to_have_text("[ ]:")
+        expect(notebook.cell(0).locator(".rtc-Note")).to_have_count(0)
+        notebook.prompt(3).click()
+        notebook.command("Clear Cell Output")
+        wait_until(lambda: any(run["metadata"] for run in history(lab)), "that it was cleared is noted", 30)
+    with tab(lab, browser, name) as notebook:
+        expect(notebook.outputs(0)).to_have_text("first\n")
+        expect(notebook.outputs(3)).to_have_count(0)
+
+
+@ends
+def test_a_page_that_lost_messages_or_begins_a_new_epoch_shows_all_once(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gates = [Gate(tmp_path / str(number)) for number in range(4)]
+    loop = "print(0)\n" + "".join(f"{gate.code}print({number})\n" for number, gate in enumerate(gates, 1))
+    name = write_notebook(lab, "rtc-python", "'kept'", loop)
+    is_lossy, lost = False, 0
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def receive(message: str | bytes) -> None:
+            nonlocal lost
+            if is_lossy and isinstance(message, bytes) and b'"comm_msg"' in message:
+                lost += 1
+            else:
+                socket.send(message)
+
+        server.on_message(receive)
+
+    with another(browser) as elsewhere, tab(lab, browser, name) as theirs:
+        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        with tab(lab, elsewhere, name) as mine:
+            theirs.wait_ready()
+            mine.wait_ready()
+            theirs.run(0, 1)
+            theirs.start(1)
+            expect(mine.outputs(1)).to_have_text("0\n")
+            is_lossy = True
+            gates[0].open()
+            expect(theirs.outputs(1)).to_have_text("0\n1\n")
+            wait_until(lambda: mine.page.wait_for_timeout(10) or lost, "something is lost", 30)
+            is_lossy = False
+            expect(mine.outputs(1)).to_have_text("0\n")
+            gates[1].open()
+            expect(mine.outputs(1)).to_have_text("0\n1\n2\n")
+            kernel = kernel_of(lab)
+            headers = {"Authorization": f"Bearer {kernel.token}"}
+            assert mine.page.request.post(f"{kernel.url}/api/clear", headers=headers).ok
+            gates[2].open()
+            expect(mine.outputs(1)).to_have_text("0\n1\n2\n3\n")
+            expect(mine.outputs(0)).to_have_text("'kept'")
+            assert [run["cell"] for run in history(lab)] == [mine.page.evaluate(CELL_ID)]
+            gates[3].open()
+            expect(mine.outputs(1)).to_have_text("0\n1\n2\n3\n4\n")
+            expect(mine.prompt(1)).to_have_text("[2]:")
+            expect(mine.prompt(0)).to_have_text("[1]:")
+
+
+CELL_ID = "window.jupyterapp.shell.currentWidget.content.widgets[1].model.id"
+
+
+@ends
+def test_fifty_cells_and_twenty_thousand_lines_that_another_browser_runs_are_complete(
+    lab: JupyterServer, browser: Browser
+) -> None:
+    codes = [f"print({number})\n{number} * 2" for number in range(50)]
+    name = write_notebook(lab, "rtc-python", *codes, "for i in range(20_000): print('line', i)\n'end'")
+    with another(browser) as elsewhere, tab(lab, browser, name) as theirs, tab(lab, elsewhere, name) as mine:
+        theirs.wait_ready()
+        mine.wait_ready()
+        theirs.prompt(0).click()
+        theirs.command("Run All Cells")
+        count = "window.jupyterapp.shell.currentWidget.content.widgets[50].model.executionCount"
+        mine.page.wait_for_function(f"{count} === 51", timeout=READY_S * 1000)
+        for number in range(50):
+            stream, result = mine.model(number)
+            assert (stream["text"], result["data"]) == (f"{number}\n", {"text/plain": str(number * 2)})
+        stream, result = mine.model(50)
+        assert stream["text"] == "".join(f"line {i}\n" for i in range(20_000))
+        assert result["data"] == {"text/plain": "'end'"}
+
+
+def test_a_server_that_is_started_again_takes_nothing_from_the_page_and_adds_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Its kernels end with it, however it ends."""
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(jupyter_lab(tmp_path / "home"))
+        name = write_notebook(lab, "rtc-python", "print('kept')", "print('begun')\nimport time\ntime.sleep(1000)")
+        mine = stack.enter_context(tab(lab, browser, name))
+        mine.wait_ready()
+        mine.run(0, 1)
+        mine.start(1)
+        expect(mine.outputs(1)).to_have_text("begun\n")
+        kernels = lab.process.children(recursive=True)
+        lab.process.kill()
+        wait_until(gone([lab.process, *kernels]), "server and kernels have ended", 60)
+        options = (f"--ServerApp.port={urlsplit(lab.url).port}", f"--IdentityProvider.token={lab.token}")
+        stack.enter_context(jupyter_lab(tmp_path / "home", LAB, *options))
+        expect(mine.status).to_have_text("RTC Python | Disconnected")
+        expect(mine.prompt(1)).to_have_text("[ ]:")
+        dialog = mine.page.locator(".jp-Dialog .jp-mod-accept")  # the server was away, if it was seen to be
+        if dialog.count():
+            dialog.click()
+        expect(mine.outputs(0)).to_have_text("kept\n")
+        expect(mine.outputs(1)).to_have_text("begun\n")
+        mine.save(lab, name)
+        mine.page.close()
+        again = stack.enter_context(tab(lab, browser, name))
+        again.wait_ready()
+        again.run(0, 1)
+        expect(again.outputs(0)).to_have_text("kept\n")
+        expect(again.outputs(1)).to_have_text("begun\n")
+
+
+@ends
+def test_a_kernelspec_of_the_users_own_that_is_wrapped_shows_what_ran_while_the_tab_was_closed(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    data = lab.root.parent / "data"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Mine", "language": "python", "env": {"OF_MINE": "yes"}}
+    (data / "kernels" / "mine").mkdir()
+    (data / "kernels" / "mine" / "kernel.json").write_text(json.dumps(spec))
+    install = [sys.executable, "-m", "rtc_kernel.cli", "install", "--kernel", "mine", "--user"]
+    subprocess.run(install, env={**os.environ, "JUPYTER_DATA_DIR": str(data)}, check=True, capture_output=True)
+    name = write_notebook(lab, "rtc-mine", f"import os\nprint(os.environ['OF_MINE'])\n{gate.code}print('two')")
+    with tab(lab, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.start(0)
+        expect(notebook.outputs(0)).to_have_text("yes\n")
+    with tab(lab, browser, name) as notebook:
+        expect(notebook.outputs(0)).to_have_text("yes\n")
+        expect(notebook.status).to_have_text("RTC Mine | Busy")
+        gate.open()
+        expect(notebook.outputs(0)).to_have_text("yes\ntwo\n")
+        expect(notebook.prompt(0)).to_have_text("[1]:")

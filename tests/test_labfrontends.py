@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import wait_until
-from frontends import READERS, Frontend
+from frontends import READERS, WRITERS, Frontend
 from kernels import Gate
 from servers import JupyterServer
 from tools import missing
@@ -19,18 +19,19 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.timeout(300),
-    pytest.mark.usefixtures("kernels_end"),
 ]
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
         Browser,
+        NotebookPage,
         agent_of,
         another,
         chromium,
         end_kernels,
         history,
         jupyter_lab,
+        start_kernel,
         tab,
         write_notebook,
     )
@@ -39,11 +40,19 @@ if TYPE_CHECKING or not MISSING:
 
 @pytest.fixture(scope="module", params=READERS, ids=str)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    frontend: Frontend = request.param
+    yield from serve(request.param, tmp_path_factory)
+
+
+def serve(frontend: Frontend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
     if frontend.lacks:
         pytest.skip(frontend.lacks)
     with jupyter_lab(tmp_path_factory.mktemp(frontend.name), frontend) as running:
         yield running
+
+
+@pytest.fixture(scope="module", params=WRITERS, ids=str)
+def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    yield from serve(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +61,12 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture
-def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def kernels_end(request: pytest.FixtureRequest, browser: Browser) -> Iterator[None]:
+    server = request.getfixturevalue("lab" if "lab" in request.fixturenames else "writer")
     yield
     page = browser.context.new_page()
-    end_kernels(lab, page)
+    end_kernels(server, page)
     page.close()
 
 
@@ -147,3 +157,40 @@ def test_a_cell_with_other_code_says_so_and_what_a_user_has_cleared_stays_cleare
         notebook.run(0, 5)
         expect(notebook.outputs(0)).to_have_text("now\n")
         expect(mark).to_have_count(0)
+
+
+def test_where_a_server_shares_the_notebook_nothing_is_filled_and_nothing_is_there_twice(
+    writer: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    name = write_notebook(writer, "rtc-python", f"print('one')\n{gate.code}print('two')", "2", "print('three')")
+    start_kernel(writer, browser, name)
+    wanted = [["one\ntwo\n"], ["2"], ["three\n"]]
+
+    def settle(notebook: NotebookPage) -> None:
+        for index, texts in enumerate(wanted):
+            expect(notebook.outputs(index)).to_have_text(texts)
+            expect(notebook.prompt(index)).to_have_text(f"[{index + 1}]:")
+            expect(notebook.cell(index).locator(".rtc-Note")).to_have_count(0)
+
+    with another(browser) as elsewhere, tab(writer, browser, name) as theirs, tab(writer, elsewhere, name) as mine:
+        theirs.wait_ready()
+        mine.wait_ready()
+        theirs.start(0)
+        theirs.start(1)
+        for notebook in (theirs, mine):
+            expect(notebook.outputs(0)).to_have_text(["one\n"])
+            expect(notebook.prompt(0)).to_have_text("[*]:")
+        gate.open()
+        expect(mine.prompt(1)).to_have_text("[2]:")
+        mine.start(2)
+        for notebook in (theirs, mine):
+            settle(notebook)
+        with tab(writer, elsewhere, name) as again:
+            again.wait_ready()
+            settle(again)
+            again.run(0, 4)
+            for notebook in (theirs, mine, again):
+                expect(notebook.prompt(0)).to_have_text("[4]:")
+                expect(notebook.outputs(0)).to_have_text(wanted[0])
+    assert [run["state"] for run in history(writer)] == ["ok"] * 4, "its kernel has a live document"
