@@ -11,6 +11,7 @@ import {
   decodeBlob,
   type Execution,
   hasEnded,
+  type HistoryPage,
   type Json,
   type LiveDocument,
   type Output,
@@ -29,6 +30,9 @@ const GRACE_S = 3;
 /** So long cells are filled at a stretch: the page has to answer its user in between. Milliseconds. */
 const STRETCH_MS = 20;
 
+/** So many pages of the history, of up to 1000 executions each, are looked through for what the document has not. */
+const PAGES = 5;
+
 /** The least time between two requests for a whole record that still grows. Seconds. */
 const WHOLE_S = 2;
 
@@ -46,11 +50,14 @@ export class NotebookFollower {
   private readonly made: Made = new WeakMap();
   private readonly wholes = new Map<string, { outputs: readonly Output[]; ended: boolean }>();
   private readonly fetching = new Map<string, number>();
+  /** Executions that are no longer in the document, of cells that show them. */
+  private readonly past = new Map<string, Execution>();
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
   private isFilling = false;
   private areCellsDue = false;
+  private hasRecalled = false;
   private isDisposed = false;
 
   /**
@@ -98,7 +105,8 @@ export class NotebookFollower {
     if (screen?.isOther) return; // what was cleared is not what the kernel gave
     screen?.clear();
     this.setNote(cell, null);
-    const latest = latestOf(this.keys(), doc.executions.values()).get(cell.model.sharedModel.getId());
+    const inDocument = latestOf(this.keys(), this.executions()).get(cell.model.sharedModel.getId());
+    const latest = inDocument ?? this.past.get(screen?.execution ?? "");
     if (latest === undefined || !hasEnded(latest) || latest.metadata[CLEARED]) return;
     doc.annotate(latest.id, CLEARED, true).catch((error: unknown) => {
       console.warn("rtc_kernel: that the cell was cleared could not be noted:", error);
@@ -188,6 +196,45 @@ export class NotebookFollower {
     } finally {
       this.isFilling = false;
     }
+    if (this.isFirst && !this.hasRecalled) await this.recall();
+  }
+
+  /** Of cells that the document has no run of, the history may have one. */
+  private async recall(): Promise<void> {
+    this.hasRecalled = true;
+    const there = new Set([...this.executions()].map(({ seq }) => seq));
+    let before: number | null = Math.max(0, ...there) + 1;
+    while (there.has(before - 1)) before--;
+    if (before === 1) return; // all that ever ran is in the document
+    try {
+      for (let page = 0; page < PAGES && before !== null; page++) {
+        const { doc } = this;
+        const open = this.openCells();
+        if (doc === null || this.isDisposed || open.length === 0) return;
+        const found: HistoryPage = await doc.transport.history({ limit: 1000, before, brief: true });
+        before = found.next;
+        const rows = latestOf(this.keys(), found.executions);
+        for (const { id, cell } of open) {
+          const row = rows.get(id);
+          if (row && hasEnded(row)) this.showPast(cell, await doc.transport.execution(row.id));
+        }
+      }
+    } catch (error) {
+      console.warn(`rtc_kernel: of some cells the history could not be read: ${String(error)}`);
+    }
+  }
+
+  private openCells(): { id: string; cell: CodeCell }[] {
+    const latest = latestOf(this.keys(), this.executions());
+    return this.keys().filter(({ id, cell }) => !latest.has(id) && !this.screens.has(cell.model));
+  }
+
+  private showPast(cell: CodeCell, execution: Execution): void {
+    if (this.isDisposed || cell.isDisposed || cell.outputArea.future || this.screens.has(cell.model)) return;
+    this.past.set(execution.id, execution);
+    this.isFilling = true;
+    this.show(cell, execution);
+    this.isFilling = false;
   }
 
   private fillNew(): void {
@@ -378,7 +425,7 @@ export class NotebookFollower {
   }
 
   private redraw(cell: CodeCell, id: string): void {
-    const execution = this.doc?.executions.get(id);
+    const execution = this.doc?.executions.get(id) ?? this.past.get(id);
     if (!execution || this.isDisposed || cell.isDisposed) return;
     if (this.screens.get(cell.model)?.execution === id) this.show(cell, execution);
   }
