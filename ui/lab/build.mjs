@@ -1,5 +1,6 @@
 // Bundles src/container.ts into rtc_kernel/labextension: one script, its name made of what is in it, so that a browser
-// never takes an old one for it. What JupyterLab has already (yjs) is taken from it when the script starts.
+// never takes an old one for it. What JupyterLab has already (yjs) is taken from it when the script starts. The panel is
+// a script of its own, which the first one loads when the panel is looked at for the first time.
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "vite";
@@ -8,7 +9,7 @@ const here = new URL(".", import.meta.url);
 const out = new URL("../../rtc_kernel/labextension/", here);
 const { name, version, description, license } = JSON.parse(readFileSync(new URL("package.json", here), "utf8"));
 
-const [{ output }] = await build({
+const common = {
   root: here.pathname,
   configFile: false,
   logLevel: "warn",
@@ -16,42 +17,79 @@ const [{ output }] = await build({
     conditions: ["rtc-source", "module", "browser", "production"],
     alias: { yjs: new URL("src/yjs.ts", here).pathname },
   },
+};
+
+const { output: panel } = await build({
+  ...common,
+  base: "./",
+  build: {
+    write: false,
+    target: "es2022",
+    modulePreload: false,
+    rolldownOptions: {
+      input: { panel: new URL("src/panel/main.tsx", here).pathname },
+      preserveEntrySignatures: "strict",
+      output: { format: "es", entryFileNames: "[name].[hash].js", chunkFileNames: "[name].[hash].js" },
+    },
+  },
+});
+const chunks = panel.filter(({ type }) => type === "chunk");
+const others = panel.filter(({ type }) => type !== "chunk");
+if (others.length > 0) throw new Error(`the panel would lose ${others.map(({ fileName }) => fileName)}: import it ?inline`);
+const strays = chunks.flatMap(({ moduleIds }) => moduleIds).filter((id) => /\/(?:yjs|lib0)\/|\/src\/yjs\.ts$/.test(id));
+if (strays.length > 0) throw new Error(`the panel has a Yjs of its own: ${strays}`);
+const start = chunks.find(({ isEntry }) => isEntry).fileName;
+
+const [{ output }] = await build({
+  ...common,
+  define: { __PANEL__: JSON.stringify(start) },
   build: {
     write: false,
     target: "es2022",
     lib: { entry: new URL("src/container.ts", here).pathname, formats: ["iife"], name: "rtcKernelLab" },
   },
 });
-const parts = [...new Set(output[0].moduleIds.map((id) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(id)?.[1]))]
-  .filter((part) => part && part !== "@rtc-kernel/client")
-  .sort();
-const read = (path) => readFileSync(new URL(`../node_modules/${path}`, here), "utf8");
-const credits = parts.map((part) => {
-  const { version: of, license: under } = JSON.parse(read(`${part}/package.json`));
-  if (under !== "MIT") throw new Error(`${part} is under ${under}: say so in the banner`);
-  const [, copyright] = /(Copyright[^]*?)\n\s*Permission is hereby granted/.exec(read(`${part}/LICENSE`));
-  return `${part} ${of}: ${copyright.replace(/\s+/g, " ").trim()}`;
-});
-const licence = read("lib0/LICENSE");
-const terms = licence.slice(licence.indexOf("Permission is hereby granted")).trim();
-const about = `${name} (${license}). It contains these parts under the MIT License:`;
-const script = `/*! ${about}\n\n${credits.join("\n")}\n\n${terms}\n*/\n${output[0].code}`;
+const script = `/*! ${name} (${license}); third-party-licenses.json has the licences of its parts. */\n${output[0].code}`;
+const entry = `remoteEntry.${createHash("sha256").update(script).digest("hex").slice(0, 20)}.js`;
 
-const entry = `static/remoteEntry.${createHash("sha256").update(script).digest("hex").slice(0, 20)}.js`;
+// As JupyterLab's "Help > Licenses" reads it.
+const parts = new Set(
+  [...output, ...chunks]
+    .flatMap(({ moduleIds = [] }) => moduleIds)
+    .map((id) => /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(id)?.[1])
+    .filter((part) => part && !part.startsWith("@rtc-kernel/")),
+);
+const read = (path) => readFileSync(new URL(`../node_modules/${path}`, here), "utf8");
+const packages = [...parts].sort().map((part) => {
+  const { version: versionInfo, license: licenseId } = JSON.parse(read(`${part}/package.json`));
+  const file = ["LICENSE", "LICENSE.md", "LICENSE.txt"].find((each) => {
+    try {
+      return read(`${part}/${each}`);
+    } catch {
+      return false;
+    }
+  });
+  if (!file) throw new Error(`${part} is under ${licenseId} and has no text of it`);
+  return { name: part, versionInfo, licenseId, extractedText: read(`${part}/${file}`) };
+});
+
 const manifest = {
   name,
   version,
   description,
   license,
-  jupyterlab: { extension: true, _build: { load: entry, extension: "./extension" } },
+  jupyterlab: { extension: true, _build: { load: `static/${entry}`, extension: "./extension" } },
 };
 const install = {
   packageManager: "python",
   packageName: "rtc_kernel",
   uninstallInstructions: "Remove it with the Python package rtc_kernel.",
 };
+const write = (path, text) => writeFileSync(new URL(path, out), text);
 rmSync(out, { recursive: true, force: true });
 mkdirSync(new URL("static/", out), { recursive: true });
-writeFileSync(new URL(entry, out), script);
-writeFileSync(new URL("package.json", out), `${JSON.stringify(manifest, null, 2)}\n`);
-writeFileSync(new URL("install.json", out), `${JSON.stringify(install, null, 2)}\n`);
+write(`static/${entry}`, script);
+for (const { fileName, code } of chunks) write(`static/${fileName}`, code);
+write("static/third-party-licenses.json", `${JSON.stringify({ packages }, null, 2)}\n`);
+write("package.json", `${JSON.stringify(manifest, null, 2)}\n`);
+write("install.json", `${JSON.stringify(install, null, 2)}\n`);
