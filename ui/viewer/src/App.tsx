@@ -3,9 +3,9 @@
 import type { JSX } from "preact";
 import { lazy, Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
-import { announce, spoken, toast } from "./announce.ts";
+import { announceStates, spoken, toast } from "./announce.ts";
 import { Banners } from "./Banners.tsx";
-import { STATE_WORDS } from "./executions.ts";
+import { Card } from "./Card.tsx";
 import { Filters } from "./Filters.tsx";
 import { Header } from "./Header.tsx";
 import { HistoryView } from "./HistoryView.tsx";
@@ -13,7 +13,8 @@ import { Icon } from "./icons.tsx";
 import { Keys } from "./Keys.tsx";
 import type { ListController } from "./list.tsx";
 import { NotebookView } from "./NotebookView.tsx";
-import { letterKeys, timelineShown } from "./preferences.ts";
+import { listDeeds, press } from "./press.ts";
+import { timelineShown } from "./preferences.ts";
 import type { Session, View } from "./session.ts";
 import { Timeline } from "./timeline/Timeline.tsx";
 
@@ -25,11 +26,11 @@ export function App({ session }: { session: Session }): JSX.Element {
   const view = isHeadless ? session.view.value : "history";
   const list = view === "notebook" ? session.notebookList : session.list;
   useEffect(() => {
-    const onKey = (event: KeyboardEvent): void => press(session, event, () => setKeys(true));
+    const onKey = (event: KeyboardEvent): void => pressOnPage(session, event, () => setKeys(true));
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
   }, [session]);
-  useEffect(() => announceStates(session), [session]);
+  useEffect(() => announceStates(session.doc), [session]);
   return (
     <div class={`page ${session.travel.at.value === null ? "" : "past"}`}>
       <a
@@ -51,7 +52,7 @@ export function App({ session }: { session: Session }): JSX.Element {
           {view === "history" ? <Filters session={session} /> : null}
         </div>
         <div class="port">
-          {view === "notebook" ? <NotebookView session={session} /> : <HistoryView session={session} />}
+          {view === "notebook" ? <NotebookView session={session} /> : <HistoryView session={session} card={Card} />}
           <FollowButton session={session} list={list} />
         </div>
       </main>
@@ -108,63 +109,18 @@ function FollowButton({ session, list }: { session: Session; list: ListControlle
   );
 }
 
-/** Keys of the whole page; fields and dialogs keep theirs. */
-function press(session: Session, event: KeyboardEvent, onKeys: () => void): void {
-  const target = event.target as HTMLElement;
-  const isField = target.closest("input, textarea, select, [contenteditable]") !== null;
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.key === "Escape") {
-    if (isField) target.blur();
-    else session.travel.live();
-    return;
-  }
-  if (isField || letterKeys.peek() === "off") return;
+/** Keys of the whole page. */
+function pressOnPage(session: Session, event: KeyboardEvent, onKeys: () => void): void {
   const isNotebook = session.cells.peek().length > 0 && session.view.peek() === "notebook";
-  const list = isNotebook ? session.notebookList : session.list;
-  const deeds: Record<string, () => void> = {
-    j: () => list.move(1),
-    k: () => list.move(-1),
-    g: () => list.moveTo("first"),
-    G: () => list.moveTo("last"),
-    f: () => list.follow(),
+  press(session, event, {
+    ...listDeeds(isNotebook ? session.notebookList : session.list),
     n: () => {
       if (session.cells.peek().length > 0) session.view.value = isNotebook ? "history" : "notebook";
     },
     t: () => {
       timelineShown.value = timelineShown.peek() === "shown" ? "hidden" : "shown";
     },
-    "/": () => document.getElementById("search")?.focus(),
+    "/": () => session.searchBox?.focus(),
     "?": onKeys,
-  };
-  const deed = deeds[event.key];
-  if (!deed) return;
-  event.preventDefault();
-  deed();
-}
-
-/** Says ends and questions; what was there at the first look is not news. */
-function announceStates(session: Session): () => void {
-  const known = new Map<string, string>();
-  const { doc } = session;
-  const note = (): void => {
-    for (const row of doc.executions.values()) known.set(row.id, row.input ? "asks" : row.state);
-  };
-  note();
-  return doc.onChange((change) => {
-    if (change.reset) {
-      note();
-      return;
-    }
-    for (const [id, how] of change.executions) {
-      const row = doc.executions.get(id);
-      if (!row || (how.kind === "changed" && !how.columns)) continue;
-      const state = row.input ? "asks" : row.state;
-      if (known.get(id) === state) continue;
-      known.set(id, state);
-      const name = row.execution_count === null ? "An execution" : `Execution ${row.execution_count}`;
-      if (state === "asks") announce(`${name} waits for an answer: ${row.input?.prompt ?? ""}`);
-      else if (row.state !== "queued" && row.state !== "running")
-        announce(`${name} ${STATE_WORDS[row.state].word}${row.error ? `: ${row.error.ename}` : ""}`);
-    }
   });
 }

@@ -35,7 +35,9 @@ export function Filters({ session }: { session: Session }): JSX.Element {
         <Icon name="search" />
         <span class="unseen">Search in code and outputs</span>
         <input
-          id="search"
+          ref={(box) => {
+            session.searchBox = box;
+          }}
           type="search"
           placeholder="Search"
           value={text}

@@ -5,10 +5,12 @@ import { useEffect } from "preact/hooks";
 import { now } from "./clock.ts";
 import { baseName } from "./format.ts";
 import { Icon, type IconName } from "./icons.tsx";
-import { theme, timelineShown, type Theme } from "./preferences.ts";
+import { addressOf } from "./page.ts";
+import { timelineShown } from "./preferences.ts";
 import { KernelMark } from "./shapes.tsx";
 import type { Session } from "./session.ts";
 import { describe } from "./summary.ts";
+import { theme, type Theme } from "./theme.ts";
 import { ProgressBar } from "./NotebookView.tsx";
 
 const THEMES: Record<Theme, { next: Theme; label: string; icon: IconName }> = {
@@ -100,7 +102,7 @@ function Now({ session }: { session: Session }): JSX.Element | null {
   return (
     <p class="now" data-tone={tone}>
       {target ? (
-        <a href={`#execution=${encodeURIComponent(target)}`} onClick={() => void session.open(target)}>
+        <a href={addressOf(target)} onClick={() => void session.open(target)}>
           {said}
         </a>
       ) : (

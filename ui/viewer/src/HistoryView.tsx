@@ -1,8 +1,7 @@
 /** The history: a card per execution, the newest at the bottom, older ones as the reader scrolls up. */
 
-import type { JSX } from "preact";
+import type { ComponentType, JSX } from "preact";
 import { useEffect, useLayoutEffect } from "preact/hooks";
-import { Card } from "./Card.tsx";
 import { countOf, formatCount } from "./format.ts";
 import { VirtualList } from "./list.tsx";
 import type { Session } from "./session.ts";
@@ -13,7 +12,21 @@ const GAP_PX = 12;
 const CODE_LINES = 16;
 const OUTPUT_LINES = 24;
 
-export function HistoryView({ session }: { session: Session }): JSX.Element {
+export interface CardProps {
+  session: Session;
+  id: string;
+  position: number;
+  total: number;
+}
+
+interface HistoryProps {
+  session: Session;
+  card: ComponentType<CardProps>;
+  /** How high a card will be; it is measured when it comes near. Pixels. */
+  estimate?: (session: Session, id: string) => number;
+}
+
+export function HistoryView({ session, card: Card, estimate = estimateCard }: HistoryProps): JSX.Element {
   const { history, list } = session;
   const ids = session.shown.value;
   const pager = history.pagerOf(session.filter.value);
@@ -70,8 +83,7 @@ function Empty({ session, searching }: { session: Session; searching: boolean })
   );
 }
 
-/** How high a card will be; it is measured when it comes near. Pixels. */
-function estimate(session: Session, id: string): number {
+function estimateCard(session: Session, id: string): number {
   const row = session.history.get(id);
   if (!row) return HEAD_PX + LINE_PX;
   let lines = Math.min(CODE_LINES, row.code.split("\n").length) + 1;

@@ -8,6 +8,7 @@ import { now } from "./clock.ts";
 import { Code } from "./Code.tsx";
 import { beganAt, latestOfCells } from "./executions.ts";
 import { VirtualList } from "./list.tsx";
+import { addressOf } from "./page.ts";
 import { renderMarkdown } from "./outputs/index.ts";
 import type { Session } from "./session.ts";
 import { describeProgress, progressOf } from "./summary.ts";
@@ -134,7 +135,7 @@ export function ProgressBar({ session }: { session: Session }): JSX.Element {
           style={{ inlineSize: `${progress.cells ? (100 * progress.ended) / progress.cells : 0}%` }}
         />
       </div>
-      <p>{said.target ? <a href={`#execution=${encodeURIComponent(said.target)}`}>{said.text}</a> : said.text}</p>
+      <p>{said.target ? <a href={addressOf(said.target)}>{said.text}</a> : said.text}</p>
     </div>
   );
 }

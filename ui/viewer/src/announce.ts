@@ -5,6 +5,8 @@
  */
 
 import { signal } from "@preact/signals";
+import type { LiveDocument } from "@rtc-kernel/client";
+import { STATE_WORDS } from "./executions.ts";
 
 const PAUSE_MS = 2000;
 const TOAST_MS = 4000;
@@ -40,4 +42,30 @@ function say(): void {
         ? [first, ...others].join(". ")
         : `${others.at(-1)}, and ${others.length} more changes before`;
   timer = window.setTimeout(say, PAUSE_MS);
+}
+
+/** Says ends and questions; what was there at the first look is not news. */
+export function announceStates(doc: LiveDocument): () => void {
+  const known = new Map<string, string>();
+  const note = (): void => {
+    for (const row of doc.executions.values()) known.set(row.id, row.input ? "asks" : row.state);
+  };
+  note();
+  return doc.onChange((change) => {
+    if (change.reset) {
+      note();
+      return;
+    }
+    for (const [id, how] of change.executions) {
+      const row = doc.executions.get(id);
+      if (!row || (how.kind === "changed" && !how.columns)) continue;
+      const state = row.input ? "asks" : row.state;
+      if (known.get(id) === state) continue;
+      known.set(id, state);
+      const name = row.execution_count === null ? "An execution" : `Execution ${row.execution_count}`;
+      if (state === "asks") announce(`${name} waits for an answer: ${row.input?.prompt ?? ""}`);
+      else if (row.state !== "queued" && row.state !== "running")
+        announce(`${name} ${STATE_WORDS[row.state].word}${row.error ? `: ${row.error.ename}` : ""}`);
+    }
+  });
 }

@@ -78,6 +78,8 @@ export class History {
   /** Moves when a row came or went, or a column of one changed; not for output. */
   readonly revision: ReadonlySignal<number>;
   pager: Pager;
+  /** Follow the document no longer. */
+  readonly dispose: () => void;
 
   private readonly _order = signal<readonly string[]>([]);
   private readonly _revision = signal(0);
@@ -95,7 +97,7 @@ export class History {
     this.order = this._order;
     this.revision = this._revision;
     this.pager = new Pager(this, {}, null);
-    doc.onChange((change) => this.receive(change));
+    this.dispose = doc.onChange((change) => this.receive(change));
     this.receive({ reset: true });
   }
 

@@ -4,9 +4,8 @@
 
 import { signal, type Signal } from "@preact/signals";
 
-export type Theme = "system" | "light" | "dark";
-
-function kept<T extends string>(key: string, values: readonly T[], initial: T): Signal<T> {
+/** A choice of these values, under a name of its own. */
+export function keep<T extends string>(key: string, values: readonly T[], initial: T): Signal<T> {
   const name = `rtc-kernel.${key}`;
   let found: string | null = null;
   try {
@@ -26,21 +25,13 @@ function kept<T extends string>(key: string, values: readonly T[], initial: T): 
   return chosen;
 }
 
-export const theme = kept<Theme>("theme", ["system", "light", "dark"], "system");
 /** Single letters as commands (WCAG 2.1.4 asks that one can turn them off). */
-export const letterKeys = kept("letter-keys", ["on", "off"], "on");
-export const timelineShown = kept("timeline", ["shown", "hidden"], "shown");
-
-theme.subscribe((value) => {
-  if (value === "system") delete document.documentElement.dataset["theme"];
-  else document.documentElement.dataset["theme"] = value;
-});
+export const letterKeys = keep("letter-keys", ["on", "off"], "on");
+export const timelineShown = keep("timeline", ["shown", "hidden"], "shown");
 
 /** Moves whenever other colours are in force, for what does not take them from the style sheet by itself. */
 export const colours = signal(0);
-theme.subscribe(() => {
+
+export function changeColours(): void {
   colours.value = colours.peek() + 1;
-});
-window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  colours.value = colours.peek() + 1;
-});
+}

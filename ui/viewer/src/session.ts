@@ -5,18 +5,15 @@
  * element.
  */
 
-import { computed, effect, signal, untracked } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import type { Cell, LiveDocument } from "@rtc-kernel/client";
 import { noteTime, setTicking } from "./clock.ts";
 import { hasEndedWell, isOpen, numberCells } from "./executions.ts";
 import { isActive, NO_FILTER, type Filter } from "./filters.ts";
 import { History } from "./history.ts";
 import { ListController } from "./list.tsx";
-import type { OutputContext } from "./outputs/index.ts";
+import type { Place } from "./place.ts";
 import { Travel } from "./travel.ts";
-
-/** So many lines of an output are shown before it folds. */
-const FOLD_LINES = 24;
 
 export type View = "history" | "notebook";
 
@@ -28,14 +25,16 @@ export class Session {
   /** Moves when the connection, the role or the health is other. */
   readonly status = signal(0);
   readonly requests = signal(0);
-  /** The execution that the address names. */
+  /** The execution that the reader has opened. */
   readonly target = signal<string | null>(null);
   readonly problem = signal<string | null>(null);
   readonly list = new ListController("end");
   readonly notebookList = new ListController("start");
-  readonly outputs: OutputContext;
+  /** Where text is searched for; null while it is not there. */
+  searchBox: { focus(): void } | null = null;
 
   private introducedAs: string | null = null;
+  private readonly ends: (() => void)[];
 
   /** Cells of a headless run in their order; empty otherwise. */
   readonly cells = signal<readonly Cell[]>([]);
@@ -61,41 +60,40 @@ export class Session {
     return kernel !== null && hasEndedWell(kernel, executions.values(), this.cells.value.length > 0);
   });
 
-  constructor(readonly doc: LiveDocument) {
+  constructor(
+    readonly doc: LiveDocument,
+    readonly place: Place,
+  ) {
     this.history = new History(doc);
     this.travel = new Travel(this.history);
-    this.outputs = {
-      blobUrl: (digest) => doc.transport.blobUrl(digest),
-      blob: (digest) => doc.transport.blob(digest),
-      comms: () => doc.comms,
-      whole: (execution) => doc.transport.execution(execution),
-      onComms: (listener) =>
-        doc.onChange((change) => listener(change.reset ? new Set(doc.comms.keys()) : change.comms)),
-      fold: { lines: FOLD_LINES },
-    };
-    doc.onStatus(() => {
-      this.status.value++;
-      this.introduce();
-    });
-    doc.onChange((change) => {
-      if (change.reset || change.cells) this.cells.value = doc.cells.toSorted((one, other) => one.index - other.index);
-      if (change.reset || change.kernels || change.meta) this.status.value++;
-      if (change.reset || change.requests.size > 0) this.requests.value++;
-      if (!change.reset) this.noteTimes(change.executions.keys());
-    });
     this.cells.value = doc.cells.toSorted((one, other) => one.index - other.index);
-    effect(() => {
-      this.history.revision.value;
-      this.status.value;
-      setTicking(this.travel.at.value === null && [...doc.executions.values()].some(isOpen));
-    });
-    let isFirst = true;
-    effect(() => {
-      if (this.cells.value.length > 0 && isFirst) {
-        isFirst = false;
-        this.view.value = "notebook";
-      }
-    });
+    this.ends = [
+      () => this.history.dispose(),
+      doc.onStatus(() => {
+        this.status.value++;
+        this.introduce();
+      }),
+      doc.onChange((change) => {
+        if (change.reset || change.cells) {
+          this.cells.value = doc.cells.toSorted((one, other) => one.index - other.index);
+        }
+        if (change.reset || change.kernels || change.meta) this.status.value++;
+        if (change.reset || change.requests.size > 0) this.requests.value++;
+        if (!change.reset) this.noteTimes(change.executions.keys());
+      }),
+      effect(() => {
+        this.history.revision.value;
+        this.status.value;
+        setTicking(this.travel.at.value === null && [...doc.executions.values()].some(isOpen));
+      }),
+      () => setTicking(false),
+      () => this.travel.pause(),
+    ];
+  }
+
+  /** Follow the document no longer; the document itself goes on. */
+  dispose(): void {
+    for (const end of this.ends) end();
   }
 
   get isFiltered(): boolean {
@@ -106,18 +104,17 @@ export class Session {
     this.filter.value = { ...this.filter.peek(), ...change };
   }
 
-  /** Bring an execution into view and say in the address that it is meant. */
+  /** Bring an execution into view. */
   async open(id: string, options: { focus?: boolean } = {}): Promise<void> {
     const row = await this.history.find(id);
     if (row === null) {
       this.problem.value =
-        "The execution that this address names is not in the history: it was removed, or the address is incomplete.";
+        "The execution that was asked for is not in the history: it was removed, or its address is incomplete.";
       return;
     }
     this.problem.value = null;
     this.target.value = row.id;
-    const address = `#execution=${encodeURIComponent(row.id)}`;
-    if (location.hash !== address) history.replaceState(null, "", address);
+    this.place.note(row.id);
     const inNotebook = this.view.peek() === "notebook" && row.cell !== null && this.cellsById.peek().has(row.cell);
     if (inNotebook && row.cell !== null) {
       this.notebookList.reveal(row.cell, options.focus ?? true);
@@ -129,21 +126,6 @@ export class Session {
     await this.history.reach(row.seq);
     if (!this.shown.peek().includes(row.id)) this.filter.value = NO_FILTER;
     this.list.reveal(row.id, options.focus ?? true);
-  }
-
-  /** Open what the address names, as soon as there is a picture and whenever it changes. */
-  followAddress(): void {
-    const read = (): void => {
-      const named = /[#&]execution=([^&]+)/.exec(location.hash)?.[1];
-      if (named) void this.open(decodeURIComponent(named));
-    };
-    window.addEventListener("hashchange", read);
-    const stop = effect(() => {
-      this.status.value;
-      if (this.doc.meta === null) return;
-      queueMicrotask(() => stop());
-      untracked(read);
-    });
   }
 
   /** Others see that somebody with this link looks, and where. */
