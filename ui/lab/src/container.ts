@@ -2,11 +2,18 @@
  * How does JupyterLab load us?
  *
  * As a remote of module federation: a script that puts a container of two functions under our name, which is all that
- * JupyterLab needs of one. `init` gets what the page shares, by package and version; `get` gives the plugin.
+ * JupyterLab needs of one. `init` gets what the page shares, by package and version; `get` gives the plugins.
  */
 
-import type { NotebookPackage, OutputAreaPackage } from "./jupyterlab.ts";
+import type {
+  ApplicationPackage,
+  IconPackage,
+  NotebookPackage,
+  OutputAreaPackage,
+  WidgetPackage,
+} from "./jupyterlab.ts";
 import { makePlugin } from "./plugin.ts";
+import { makePanelPlugin } from "./sidebar.ts";
 import { useYjs } from "./yjs.ts";
 
 interface Shared {
@@ -25,12 +32,20 @@ const container = {
 
   async get(module: string): Promise<() => unknown> {
     if (module !== "./extension") throw new Error(`@rtc-kernel/lab has no module ${module}`);
-    const [yjs, notebook] = await Promise.all([share("yjs"), share("@jupyterlab/notebook")]);
+    const names = ["yjs", "@jupyterlab/notebook", "@jupyterlab/application", "@jupyterlab/ui-components", "@lumino/widgets"];
+    const [yjs, notebook, application, icons, widgets] = await Promise.all(names.map(share));
     useYjs(yjs as Parameters<typeof useYjs>[0]);
     const outputArea = async (): Promise<OutputAreaPackage> =>
       (await share("@jupyterlab/outputarea")) as OutputAreaPackage;
     const plugin = makePlugin(notebook as NotebookPackage, outputArea);
-    return () => ({ __esModule: true, default: plugin });
+    const panel = makePanelPlugin({
+      notebook: notebook as NotebookPackage,
+      application: application as ApplicationPackage,
+      icons: icons as IconPackage,
+      widgets: widgets as WidgetPackage,
+      share,
+    });
+    return () => ({ __esModule: true, default: [plugin, panel] });
   },
 };
 

@@ -6,8 +6,6 @@
  */
 
 import {
-  CommTransport,
-  connect,
   decodeBlob,
   type Execution,
   hasEnded,
@@ -17,11 +15,11 @@ import {
   type Output,
 } from "@rtc-kernel/client";
 
+import { followDocument, type Found } from "./documents.ts";
 import type { CodeCell, KernelConnection, LabOutput, NotebookPanel, OutputAreaPackage } from "./jupyterlab.ts";
 import { CLEARED, counts, isCodeOf, latestOf, Places } from "./matching.ts";
 import { Note } from "./notes.ts";
 import { fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts";
-import { probe } from "./probe.ts";
 import { Screen } from "./screen.ts";
 
 /** So long after an execution's end JupyterLab may still be drawing it; then what it waits for was lost. Seconds. */
@@ -41,9 +39,8 @@ export class NotebookFollower {
   private readonly kernel: KernelConnection;
   private readonly isFirst: boolean;
   private readonly outputArea: () => Promise<OutputAreaPackage>;
-  private readonly name: () => string;
-  private readonly sessions = new Set<string>();
-  private stopAsking: () => void;
+  private readonly stopFollowing: () => void;
+  private stopListening: () => void = () => undefined;
   private doc: LiveDocument | null = null;
   private readonly screens = new WeakMap<CodeCell["model"], Screen>();
   private readonly values = new Map<string, Json>();
@@ -60,41 +57,28 @@ export class NotebookFollower {
   private hasRecalled = false;
   private isDisposed = false;
 
-  /**
-   * `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show.
-   * `name`: what the user is called.
-   */
+  /** `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show. */
   constructor(
     panel: NotebookPanel,
     kernel: KernelConnection,
     isFirst: boolean,
     outputArea: () => Promise<OutputAreaPackage>,
-    name: () => string,
   ) {
     this.panel = panel;
     this.kernel = kernel;
     this.isFirst = isFirst;
     this.outputArea = outputArea;
-    this.name = name;
-    this.stopAsking = probe(kernel, () => this.follow());
-    kernel.iopubMessage.connect(this.receiveMessage);
+    this.stopFollowing = followDocument(kernel, (found) => this.follow(found));
     panel.content.model?.cells.changed.connect(this.receiveCells);
   }
 
   dispose(): void {
     this.isDisposed = true;
-    this.kernel.iopubMessage.disconnect(this.receiveMessage);
     this.panel.content.model?.cells.changed.disconnect(this.receiveCells);
-    this.stopAsking();
-    this.doc?.close();
+    this.stopListening();
+    this.stopFollowing();
     for (const timer of this.grace.values()) clearTimeout(timer);
     for (const cell of this.cells()) this.screens.get(cell.model)?.leave();
-  }
-
-  /** The user is called something else now. */
-  introduce(): void {
-    const transport = this.doc?.transport;
-    if (transport instanceof CommTransport) transport.introduce(this.name()).catch(() => undefined);
   }
 
   /** The user has cleared this cell's outputs: they do not come back. */
@@ -122,16 +106,6 @@ export class NotebookFollower {
     }
   }
 
-  /** Another process answers for the kernel now: somebody has restarted it, and it knows nothing of our comms. */
-  private readonly receiveMessage = (_: unknown, { header }: { header: { session: string } }): void => {
-    const isAnother = this.sessions.size > 0 && !this.sessions.has(header.session);
-    this.sessions.add(header.session);
-    if (!isAnother) return;
-    this.stopAsking();
-    this.doc?.close();
-    this.stopAsking = probe(this.kernel, () => this.follow());
-  };
-
   /** Cells came or went: those that came again, by undo or paste, missed what was said of them meanwhile. */
   private readonly receiveCells = (): void => {
     if (this.areCellsDue) return;
@@ -142,14 +116,15 @@ export class NotebookFollower {
     });
   };
 
-  private follow(): void {
-    if (this.isDisposed) return;
-    const onVisible = (callback: () => void): (() => void) => onReturn(this.kernel, callback);
-    const doc = (this.doc = connect(new CommTransport(this.kernel, { onVisible, name: this.name })));
-    doc.onChange((change) => {
+  private follow(doc: Found): void {
+    if (typeof doc === "string") return; // what is shown stays
+    this.stopListening();
+    this.doc = doc;
+    this.stopListening = doc.onChange((change) => {
       if (change.reset) void this.fill();
       else if (change.executions.size > 0) this.receive(change.executions.keys());
     });
+    if (doc.meta !== null) void this.fill();
   }
 
   // --- which cell, which execution
@@ -435,22 +410,6 @@ export class NotebookFollower {
 function pause(): Promise<void> {
   const { scheduler } = globalThis as { scheduler?: { yield?: () => Promise<void> } };
   return scheduler?.yield?.() ?? new Promise((resolve) => setTimeout(resolve));
-}
-
-/** Call when the page is looked at again, or its connection to the kernel is back: something may have been lost. */
-function onReturn(kernel: KernelConnection, callback: () => void): () => void {
-  const look = (): void => {
-    if (document.visibilityState !== "hidden") callback();
-  };
-  const connected = (_: unknown, status: string): void => {
-    if (status === "connected") look();
-  };
-  document.addEventListener("visibilitychange", look);
-  kernel.connectionStatusChanged.connect(connected);
-  return () => {
-    document.removeEventListener("visibilitychange", look);
-    kernel.connectionStatusChanged.disconnect(connected);
-  };
 }
 
 /** Whether the prompt says that it runs. */

@@ -17,6 +17,9 @@ export interface KernelConnection extends KernelLike {
   /** `header.session` of what it sends. */
   readonly clientId: string;
   readonly isDisposed: boolean;
+  readonly disposed: Signal<unknown, unknown>;
+  readonly status: string;
+  readonly statusChanged: Signal<unknown, string>;
   readonly connectionStatusChanged: Signal<unknown, string>;
   readonly iopubMessage: Signal<unknown, { readonly header: { readonly session: string } }>;
 }
@@ -86,19 +89,24 @@ export interface Notebook {
   readonly model: NotebookModel | null;
   readonly widgets: readonly { readonly model: { readonly type: string } }[];
   readonly notebookConfig: { readonly recordTiming?: boolean };
+  readonly rendermime: unknown;
+  activeCellIndex: number;
+  deselectAll(): void;
+  scrollToItem(index: number, align?: string): Promise<void>;
 }
 
-export interface NotebookPanel {
-  readonly content: Notebook;
-  readonly context: { readonly ready: Promise<void> };
+/** A notebook or a console, in the main area. */
+export interface DocumentWidget {
+  readonly id: string;
+  readonly title: { readonly label: string; readonly changed: Signal<unknown, unknown> };
   readonly sessionContext: SessionContext;
   readonly isDisposed: boolean;
   readonly disposed: Signal<unknown, unknown>;
 }
 
-export interface NotebookTracker {
-  forEach(each: (panel: NotebookPanel) => void): void;
-  readonly widgetAdded: Signal<unknown, NotebookPanel>;
+export interface NotebookPanel extends DocumentWidget {
+  readonly content: Notebook;
+  readonly context: { readonly ready: Promise<void> };
 }
 
 /** Who sits at the page. */
@@ -108,12 +116,34 @@ export interface User {
   readonly userChanged: Signal<unknown, unknown>;
 }
 
+export interface ConsolePanel extends DocumentWidget {
+  readonly console: { readonly rendermime: unknown };
+}
+
+export interface Tracker<Widget> {
+  forEach(each: (widget: Widget) => void): void;
+  has(widget: unknown): boolean;
+  readonly currentWidget: Widget | null;
+  readonly currentChanged: Signal<unknown, Widget | null>;
+  readonly widgetAdded: Signal<unknown, Widget>;
+}
+
+export type NotebookTracker = Tracker<NotebookPanel>;
+
 export interface App {
   readonly serviceManager?: { readonly user?: User };
   readonly commands: {
     readonly commandExecuted: Signal<unknown, { readonly id: string; readonly result: Promise<unknown> }>;
   };
+  readonly shell: {
+    readonly currentWidget: unknown;
+    readonly currentChanged?: Signal<unknown, unknown>;
+    add(widget: LuminoWidget, area: string, options: { rank: number }): void;
+    activateById(id: string): void;
+  };
   listPlugins?(): Iterable<string>;
+  /** Null: nobody in this page gives it. */
+  resolveOptionalService(token: unknown): Promise<unknown>;
 }
 
 export interface Plugin {
@@ -121,7 +151,44 @@ export interface Plugin {
   readonly description: string;
   readonly autoStart: boolean;
   readonly requires: readonly unknown[];
-  activate(app: App, tracker: NotebookTracker): void;
+  readonly optional?: readonly unknown[];
+  activate(app: App, tracker: NotebookTracker, ...optional: never[]): void;
+}
+
+/** Lumino's widget. What begins with `on` is called by Lumino. */
+export interface LuminoWidget {
+  id: string;
+  readonly node: HTMLElement;
+  readonly title: { caption: string; icon: unknown };
+  readonly isVisible: boolean;
+  addClass(name: string): void;
+  dispose(): void;
+  onAfterAttach: () => void;
+  onAfterShow: () => void;
+  onAfterHide: () => void;
+  onActivateRequest: () => void;
+}
+
+export interface LayoutRestorer {
+  add(widget: LuminoWidget, name: string): void;
+}
+
+/** Gives a package of the page. */
+export type Share = (name: string) => Promise<unknown>;
+
+/** What is used of the package `@lumino/widgets`. */
+export interface WidgetPackage {
+  readonly Widget: (new () => LuminoWidget) & { attach(widget: unknown, host: HTMLElement): void };
+}
+
+/** What is used of the package `@jupyterlab/ui-components`. */
+export interface IconPackage {
+  readonly LabIcon: new (options: { name: string; svgstr: string }) => unknown;
+}
+
+/** What is used of the package `@jupyterlab/application`. */
+export interface ApplicationPackage {
+  readonly ILayoutRestorer: unknown;
 }
 
 /** What is used of the package `@jupyterlab/notebook`. */
@@ -135,7 +202,7 @@ export interface NotebookPackage {
 
 /** What is used of the package `@jupyterlab/outputarea`. */
 export interface OutputAreaPackage {
-  readonly OutputAreaModel: new (options: { values: LabOutput[]; trusted: boolean }) => unknown;
+  readonly OutputAreaModel: new (options: { values: LabOutput[]; trusted: boolean }) => OutputsModel & { dispose(): void };
   readonly SimplifiedOutputArea: new (options: { model: unknown; rendermime: unknown }) => {
     readonly node: HTMLElement;
     dispose(): void;

@@ -5,6 +5,7 @@
  * gets none, because then that writer's outputs are the notebook's.
  */
 
+import { introduce } from "./documents.ts";
 import { NotebookFollower } from "./follower.ts";
 import type { App, KernelConnection, NotebookPackage, NotebookPanel, OutputAreaPackage, Plugin } from "./jupyterlab.ts";
 
@@ -19,16 +20,9 @@ export function makePlugin(notebook: NotebookPackage, outputArea: () => Promise<
     requires: [notebook.INotebookTracker],
     activate: (app, tracker) => {
       const followers = new Map<NotebookPanel["content"], PanelFollower>();
-      const user = app.serviceManager?.user;
-      const name = (): string => user?.identity?.display_name ?? "";
-      let known = name();
-      user?.userChanged.connect(() => {
-        if (name() === known) return;
-        known = name();
-        followers.forEach((follower) => follower.introduce());
-      });
+      introduce(app.serviceManager?.user);
       const follow = (panel: NotebookPanel): void => {
-        const follower = new PanelFollower(panel, () => isWritten(app, panel), outputArea, name);
+        const follower = new PanelFollower(panel, () => isWritten(app, panel), outputArea);
         followers.set(panel.content, follower);
         panel.disposed.connect(() => {
           followers.delete(panel.content);
@@ -59,26 +53,15 @@ class PanelFollower {
   private readonly panel: NotebookPanel;
   private readonly isWritten: () => boolean;
   private readonly outputArea: () => Promise<OutputAreaPackage>;
-  private readonly name: () => string;
   private follower: NotebookFollower | null = null;
   private kernels = 0;
 
-  constructor(
-    panel: NotebookPanel,
-    isWritten: () => boolean,
-    outputArea: () => Promise<OutputAreaPackage>,
-    name: () => string,
-  ) {
+  constructor(panel: NotebookPanel, isWritten: () => boolean, outputArea: () => Promise<OutputAreaPackage>) {
     this.panel = panel;
     this.isWritten = isWritten;
     this.outputArea = outputArea;
-    this.name = name;
     panel.sessionContext.kernelChanged.connect((_, { newValue }) => void this.connect(newValue));
     void this.connect(panel.sessionContext.session?.kernel ?? null);
-  }
-
-  introduce(): void {
-    this.follower?.introduce();
   }
 
   receiveCleared(cell: Parameters<NotebookFollower["receiveCleared"]>[0]): void {
@@ -102,6 +85,6 @@ class PanelFollower {
     const current = this.panel.sessionContext.session?.kernel;
     if (this.panel.isDisposed || current !== kernel || kernel.isDisposed || this.isWritten()) return;
     this.dispose();
-    this.follower = new NotebookFollower(this.panel, kernel, isFirst, this.outputArea, this.name);
+    this.follower = new NotebookFollower(this.panel, kernel, isFirst, this.outputArea);
   }
 }

@@ -9,8 +9,8 @@ import type { CommLike, FutureLike, KernelLike } from "@rtc-kernel/client";
 
 const TARGET = "rtc.sync.v1";
 
-/** @returns how to end the question. `tell` is called at most once, and only with a kernel that has one. */
-export function probe(kernel: KernelLike, tell: () => void): () => void {
+/** @returns how to end the question. `tell` is called at most once, with whether it has one. */
+export function probe(kernel: KernelLike, tell: (has: boolean) => void): () => void {
   let isOver = false;
   let comm: CommLike | null = null;
   const end = (): void => {
@@ -30,7 +30,7 @@ export function probe(kernel: KernelLike, tell: () => void): () => void {
       if (isOver) return;
       isOver = true;
       // Ours says why: its agent was not there yet, or has many comms. Who follows tries it again.
-      if (content.data && Object.keys(content.data).includes("reason")) tell();
+      tell(content.data ? Object.keys(content.data).includes("reason") : false);
     };
     const opened = comm.open({ room: "state" } as never) as FutureLike & { done?: Promise<unknown> };
     const ask = (): void => {
@@ -40,7 +40,7 @@ export function probe(kernel: KernelLike, tell: () => void): () => void {
         future.dispose?.();
         if (isOver) return;
         end();
-        tell();
+        tell(true);
       };
     };
     // A kernel closes what it does not know before it is idle again.

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { countOf } from "./format.ts";
-import { highlight } from "./outputs/index.ts";
+import { highlight } from "./outputs/highlight.ts";
 
 const FOLD_LINES = 16;
 

@@ -1,26 +1,276 @@
-/** Where the panel begins: what JupyterLab loads when it is looked at for the first time. */
+/**
+ * Where the panel begins: what JupyterLab loads when it is looked at for the first time.
+ *
+ * Everything stands in a shadow, so that neither the page's styles nor ours reach the other's.
+ */
 
-import type { JSX } from "preact";
-import { render } from "preact";
-import type { PanelEnv } from "./env.ts";
-import { People } from "./People.tsx";
-import { Queue } from "./Queue.tsx";
-import { openShare } from "./Share.tsx";
+import { changeColours } from "@rtc-kernel/viewer/preferences.ts";
+import parts from "@rtc-kernel/viewer/parts.css?inline";
+import type { DrawnOutputs } from "@rtc-kernel/viewer/place.ts";
+import { Session } from "@rtc-kernel/viewer/session.ts";
+import { type ReadonlySignal, signal, type Signal } from "@preact/signals";
+import type { Execution } from "@rtc-kernel/client";
+import { type JSX, render } from "preact";
+import type { ConsolePanel, LuminoWidget, OutputAreaPackage, Share, Tracker, WidgetPackage } from "../jupyterlab.ts";
+import type { Lab, Sidebar } from "../sidebar.ts";
+import { findCell, goToCell } from "./cells.ts";
+import type { PanelEnv, Trans } from "./env.ts";
+import { LabOutputs } from "./outputs.ts";
+import { type Kernel, Panel } from "./Panel.tsx";
+import { type Subject, Watcher } from "./subject.ts";
+import { bindTrans } from "./words.ts";
+import sheet from "./panel.css?inline";
 
-/** Draw the panel of one document into an element; returns how to end it. */
-export function mount(host: HTMLElement, env: PanelEnv): () => void {
-  render(<Panel env={env} />, host);
-  return () => render(null, host);
+/** What only the panel itself knows of where it is. */
+interface Place extends PanelEnv {
+  readonly drawOutputs?: (host: HTMLElement) => DrawnOutputs;
+  readonly kernel?: ReadonlySignal<Kernel>;
 }
 
-function Panel({ env }: { env: PanelEnv }): JSX.Element {
+/** Draw the panel of one document into an element; returns how to end it. */
+export function mount(host: HTMLElement, env: Place): () => void {
+  const drawing = new Drawing(host, env);
+  drawing.show();
+  return () => drawing.dispose();
+}
+
+/** The panel of one document. */
+class Drawing {
+  private readonly host: HTMLElement;
+  private readonly env: Place;
+  private readonly session: Session;
+
+  constructor(host: HTMLElement, env: Place) {
+    this.host = host;
+    this.env = env;
+    this.session = new Session(env.doc, {
+      drawOutputs: env.drawOutputs ?? ((element) => drawOnce(element, env)),
+      note: () => undefined,
+    });
+  }
+
+  show(): void {
+    const kernel = this.env.kernel ?? signal({ name: "", ended: null });
+    render(<Panel env={this.env} session={this.session} kernel={kernel} />, this.host);
+  }
+
+  hide(): void {
+    render(null, this.host);
+  }
+
+  focus(): void {
+    this.session.list.element?.focus({ preventScroll: true });
+  }
+
+  dispose(): void {
+    this.hide();
+    this.session.dispose();
+  }
+}
+
+/** Outputs by what every part of the panel has: each record is drawn anew. */
+function drawOnce(host: HTMLElement, env: PanelEnv): DrawnOutputs {
+  let end: () => void = () => undefined;
+  const show = (execution: Execution): void => {
+    end();
+    end = env.renderOutputs(host, execution);
+  };
+  return { show, update: show, destroy: () => end() };
+}
+
+/** Begin in the widget of the sidebar. */
+export async function start(widget: LuminoWidget, lab: Lab): Promise<Sidebar> {
+  const [trans, consoles, renderers] = await Promise.all([
+    loadTrans(lab),
+    loadConsoles(lab),
+    loadRenderers(lab.share),
+  ]);
+  const shadow = widget.node.attachShadow({ mode: "open" });
+  const style = document.createElement("style");
+  style.textContent = parts + sheet;
+  const host = document.createElement("div");
+  host.className = "host";
+  shadow.append(style, host);
+  followTheme(widget.node);
+  return new Panels(widget, host, lab, trans, consoles, renderers);
+}
+
+interface Renderers {
+  readonly outputArea: OutputAreaPackage;
+  readonly widgets: WidgetPackage;
+}
+
+/** The panel, over the kernels that are looked at. */
+class Panels implements Sidebar {
+  private readonly widget: LuminoWidget;
+  private readonly host: HTMLElement;
+  private readonly lab: Lab;
+  private readonly trans: Trans;
+  private readonly renderers: Renderers;
+  private readonly kernel: Signal<Kernel> = signal({ name: "", ended: null });
+  private subject: Subject | null = null;
+  private drawing: Drawing | null = null;
+  private ends: (() => void)[] = [];
+  private isShown = false;
+
+  constructor(
+    widget: LuminoWidget,
+    host: HTMLElement,
+    lab: Lab,
+    trans: Trans,
+    consoles: Tracker<ConsolePanel> | null,
+    renderers: Renderers,
+  ) {
+    this.widget = widget;
+    this.host = host;
+    this.lab = lab;
+    this.trans = trans;
+    this.renderers = renderers;
+    new Watcher(lab, consoles, (subject) => this.look(subject));
+  }
+
+  show(): void {
+    this.isShown = true;
+    this.draw();
+  }
+
+  hide(): void {
+    this.isShown = false;
+    this.drawing?.hide();
+  }
+
+  focus(): void {
+    if (this.drawing) this.drawing.focus();
+    else this.host.querySelector<HTMLElement>("[tabindex]")?.focus();
+  }
+
+  private look(subject: Subject | null): void {
+    const before = this.subject;
+    this.subject = subject;
+    const isAnother = subject?.kernel !== before?.kernel;
+    // While a restarted kernel is asked for its new document, the picture of the old one stays.
+    const doc = subject === null || typeof subject.found === "string" ? null : subject.found;
+    if (isAnother || subject?.found === "none" || (doc !== null && doc !== before?.found)) this.end();
+    if (subject !== null && doc !== null && this.drawing === null) this.begin(subject);
+    this.note();
+    this.draw();
+  }
+
+  private end(): void {
+    this.drawing?.dispose();
+    this.drawing = null;
+    for (const end of this.ends.splice(0)) end();
+  }
+
+  private begin(subject: Subject): void {
+    const { lab, renderers, trans, widget } = this;
+    const { found: doc, kernel, widget: looked } = subject;
+    if (typeof doc === "string") return;
+    const rendermime = (): unknown => rendermimeOf(looked);
+    const drawOutputs = (host: HTMLElement): DrawnOutputs =>
+      new LabOutputs(widget.node, host, doc, trans, { ...renderers, rendermime });
+    const note = (): void => this.note();
+    kernel.statusChanged.connect(note);
+    looked.title.changed.connect(note);
+    this.ends = [() => kernel.statusChanged.disconnect(note), () => looked.title.changed.disconnect(note)];
+    this.drawing = new Drawing(this.host, {
+      doc,
+      trans,
+      drawOutputs,
+      kernel: this.kernel,
+      renderOutputs: (host, execution) => {
+        const drawn = drawOutputs(host);
+        drawn.show(execution);
+        return () => drawn.destroy();
+      },
+      reveal: (execution) => {
+        const found = findCell(lab, kernel, execution);
+        if (found) goToCell(lab, found);
+        return found !== null;
+      },
+      onDispose: (end) => this.ends.push(end),
+    });
+  }
+
+  /** What is to be said of the kernel itself. */
+  private note(): void {
+    const { subject, trans } = this;
+    if (subject === null) return;
+    const { kernel, hasLeft, widget } = subject;
+    const isDead = kernel.status === "dead" || kernel.status === "terminated";
+    const ended = hasLeft
+      ? trans.__("The kernel was shut down. This is its history.")
+      : isDead
+        ? trans.__("The kernel is dead. This is its history; restart it to go on.")
+        : null;
+    const name = widget.title.label;
+    const { name: known, ended: was } = this.kernel.peek();
+    if (name !== known || ended !== was) this.kernel.value = { name, ended };
+  }
+
+  private draw(): void {
+    if (!this.isShown) return;
+    if (this.drawing) this.drawing.show();
+    else render(<Nothing subject={this.subject} trans={this.trans} />, this.host);
+  }
+}
+
+function Nothing({ subject, trans }: { subject: Subject | null; trans: Trans }): JSX.Element {
+  const { __ } = trans;
+  const text =
+    subject === null
+      ? __("Open a notebook or a console: what its kernel runs is shown here.")
+      : subject.found === "asking"
+        ? __("The kernel is being asked for its history…")
+        : __(
+            "%1 has no live document. Choose the kernel “RTC Python”, or run “jupyter rtc install” to give any kernel one.",
+            subject.widget.title.label,
+          );
   return (
     <div class="panel">
-      <button type="button" onClick={() => openShare(env)}>
-        {env.trans.__("Share")}
-      </button>
-      <People env={env} />
-      <Queue env={env} />
+      <p class="empty" role="status" tabIndex={-1}>
+        {text}
+      </p>
     </div>
   );
+}
+
+function rendermimeOf(widget: unknown): unknown {
+  const { content, console } = widget as { content?: { rendermime: unknown }; console?: { rendermime: unknown } };
+  return (content ?? console)?.rendermime;
+}
+
+async function loadTrans({ app, share }: Lab): Promise<Trans> {
+  try {
+    const { ITranslator } = (await share("@jupyterlab/translation")) as { ITranslator: unknown };
+    const translator = (await app.resolveOptionalService(ITranslator)) as { load(domain: string): Trans } | null;
+    return bindTrans(translator?.load("rtc_kernel"));
+  } catch {
+    return bindTrans(null);
+  }
+}
+
+async function loadConsoles({ app, share }: Lab): Promise<Tracker<ConsolePanel> | null> {
+  try {
+    const { IConsoleTracker } = (await share("@jupyterlab/console")) as { IConsoleTracker: unknown };
+    return (await app.resolveOptionalService(IConsoleTracker)) as Tracker<ConsolePanel> | null;
+  } catch {
+    return null; // a page without consoles
+  }
+}
+
+async function loadRenderers(share: Share): Promise<Renderers> {
+  const [outputArea, widgets] = await Promise.all([share("@jupyterlab/outputarea"), share("@lumino/widgets")]);
+  return { outputArea: outputArea as OutputAreaPackage, widgets: widgets as WidgetPackage };
+}
+
+/** Say inside whether the page is light, which JupyterLab says on its body. */
+function followTheme(node: HTMLElement): void {
+  const read = (): void => {
+    node.dataset["light"] = document.body.dataset["jpThemeLight"] ?? "true";
+    changeColours();
+  };
+  read();
+  const options = { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] };
+  new MutationObserver(read).observe(document.body, options);
 }

@@ -1,0 +1,108 @@
+/**
+ * What is in the right sidebar before anybody looks at it?
+ *
+ * A tab, and an empty widget. What is drawn in it is a script of its own, which is loaded when the panel is shown for
+ * the first time: JupyterLab's start waits for nothing of it.
+ */
+
+import type {
+  App,
+  ApplicationPackage,
+  IconPackage,
+  LayoutRestorer,
+  LuminoWidget,
+  NotebookPackage,
+  NotebookTracker,
+  Plugin,
+  Share,
+  WidgetPackage,
+} from "./jupyterlab.ts";
+import { type Found, followDocument } from "./documents.ts";
+import type { KernelConnection } from "./jupyterlab.ts";
+
+declare const __PANEL__: string;
+
+/** The panel's script, beside ours. */
+const SCRIPT = new URL(__PANEL__, (document.currentScript as HTMLScriptElement | null)?.src ?? location.href).href;
+
+const RANK = 850;
+
+/** The pages of Notebook 7 in which something runs. */
+const PAGES: readonly (string | undefined)[] = [undefined, "notebooks", "consoles"];
+
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
+<g class="jp-icon3" fill="#616161"><path d="M13 3a9 9 0 0 0-9 9H1l3.9 3.9.1.1L9 12H6a7 7 0 1 1 2.05 4.95l-1.42 1.42A9 9 0 1 0 13 3z"/>
+<path d="M12 8v5l4.25 2.52.77-1.28-3.52-2.09V8z"/></g></svg>`;
+
+/** What the panel gets of JupyterLab. */
+export interface Lab {
+  readonly app: App;
+  readonly notebooks: NotebookTracker;
+  readonly share: Share;
+  readonly followDocument: (kernel: KernelConnection, tell: (found: Found) => void) => () => void;
+}
+
+/** The panel's script. */
+export interface PanelScript {
+  start(widget: LuminoWidget, lab: Lab): Promise<Sidebar>;
+}
+
+/** The panel, once it is there. */
+export interface Sidebar {
+  show(): void;
+  hide(): void;
+  focus(): void;
+}
+
+export interface PanelPackages {
+  readonly notebook: NotebookPackage;
+  readonly application: ApplicationPackage;
+  readonly widgets: WidgetPackage;
+  readonly icons: IconPackage;
+  readonly share: Share;
+}
+
+export function makePanelPlugin({ notebook, application, widgets, icons, share }: PanelPackages): Plugin {
+  return {
+    id: "@rtc-kernel/lab:panel",
+    description: "The history of the current kernel, in the right sidebar.",
+    autoStart: true,
+    requires: [notebook.INotebookTracker],
+    optional: [application.ILayoutRestorer],
+    activate: (app, notebooks, restorer?: LayoutRestorer | null) => {
+      if (!PAGES.includes(document.body.dataset["notebook"])) return;
+      const widget = new widgets.Widget();
+      widget.id = "rtc-kernel-panel";
+      widget.addClass("rtc-Sidebar");
+      widget.title.caption = "Kernel History";
+      widget.title.icon = new icons.LabIcon({ name: "rtc-kernel:history", svgstr: ICON });
+      fill(widget, { app, notebooks, share, followDocument });
+      app.shell.add(widget, "right", { rank: RANK });
+      restorer?.add(widget, widget.id);
+    },
+  };
+}
+
+/** Load the panel when it is seen for the first time. */
+function fill(widget: LuminoWidget, lab: Lab): void {
+  let panel: Promise<Sidebar> | null = null;
+  const load = async (): Promise<Sidebar> => {
+    const script = (await import(/* @vite-ignore */ SCRIPT)) as PanelScript;
+    widget.node.replaceChildren();
+    return script.start(widget, lab);
+  };
+  const show = (): void => {
+    panel ??= load();
+    panel.then(
+      (made) => widget.isVisible && made.show(),
+      (error: unknown) => {
+        panel = null;
+        widget.node.textContent = `The panel could not be loaded (${String(error)}); close it and open it again.`;
+      },
+    );
+  };
+  widget.onAfterShow = show;
+  widget.onAfterAttach = () => widget.isVisible && show();
+  widget.onAfterHide = () => void panel?.then((made) => made.hide()).catch(() => undefined);
+  widget.onActivateRequest = () => void panel?.then((made) => made.focus()).catch(() => undefined);
+}
