@@ -43,12 +43,20 @@ export function Shape({ state }: { state: ExecutionState }): JSX.Element {
   );
 }
 
+interface StateMarkProps {
+  state: ExecutionState;
+  asks?: boolean;
+  /** For a narrow place: the word is only for those who listen. */
+  isShort?: boolean;
+}
+
 /** Shape and word. */
-export function StateMark({ state, asks = false }: { state: ExecutionState; asks?: boolean }): JSX.Element {
+export function StateMark({ state, asks = false, isShort = false }: StateMarkProps): JSX.Element {
+  const word = asks ? "asks" : STATE_WORDS[state].word;
   return (
-    <span class="state" data-state={state} title={STATE_WORDS[state].says}>
+    <span class="state" data-state={state} title={isShort ? word : STATE_WORDS[state].says}>
       <Shape state={state} />
-      {asks ? "asks" : STATE_WORDS[state].word}
+      {isShort ? <span class="unseen">{word}</span> : word}
     </span>
   );
 }

@@ -69,7 +69,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
       <Queue env={env} />
       {timelineShown.value === "shown" ? <Timeline session={session} /> : null}
       <main>
-        <div class="bar">
+        <div class="bar" data-filtered={session.isFiltered}>
           <Filters session={session} />
         </div>
         <div class="port">
@@ -98,12 +98,12 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
   const { __ } = env.trans;
   session.status.value;
   const state = session.doc.kernel;
-  const { name } = kernel.value;
+  const { name, ended } = kernel.value;
   return (
     <header class="top">
       <div class="title">
         <h2 title={state?.display_name ?? name}>{name}</h2>
-        {state ? <KernelMark state={state.state} isOver={session.isOver.value} /> : null}
+        {state ? <KernelMark state={ended ? "dead" : state.state} isOver={ended !== null || session.isOver.value} /> : null}
         <span class="tools">
           <button
             type="button"

@@ -4,16 +4,19 @@ import { announce } from "@rtc-kernel/viewer/announce.ts";
 import { isOpen, originOf, STATE_WORDS, whoAsked } from "@rtc-kernel/viewer/executions.ts";
 import { formatExact, formatMachine, formatTime } from "@rtc-kernel/viewer/format.ts";
 import type { CardProps } from "@rtc-kernel/viewer/HistoryView.tsx";
-import { Icon } from "@rtc-kernel/viewer/icons.tsx";
+import { Icon, type IconName } from "@rtc-kernel/viewer/icons.tsx";
 import { act, Asked, CardCode, copy, Details, Outputs, Took, useRecord } from "@rtc-kernel/viewer/parts.tsx";
 import type { Session } from "@rtc-kernel/viewer/session.ts";
 import { StateMark } from "@rtc-kernel/viewer/shapes.tsx";
 import { failure } from "@rtc-kernel/viewer/summary.ts";
-import type { Execution } from "@rtc-kernel/client";
+import type { Execution, ExecutionState } from "@rtc-kernel/client";
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { PanelEnv, Trans } from "./env.ts";
 import { type Excerpt, excerptOf, type Kind } from "./excerpt.ts";
+
+/** Their shape says it, and what stands below it. */
+const PLAIN_STATES: ReadonlySet<ExecutionState> = new Set<ExecutionState>(["ok", "error", "running"]);
 
 /** Go to the cell of an execution, and say so where there is none. */
 export function reveal(env: PanelEnv, execution: Execution): void {
@@ -94,72 +97,72 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
   const mayAct = session.mayRun.value && session.travel.at.value === null;
   return (
     <header class="head">
-      <StateMark state={execution.state} asks={execution.input !== null} />
-      <span class="count" title={__("The number that the kernel gave it")}>
-        [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
+      <span class="facts">
+        <StateMark
+          state={execution.state}
+          asks={execution.input !== null}
+          isShort={execution.input === null && PLAIN_STATES.has(execution.state)}
+        />
+        <span class="count" title={__("The number that the kernel gave it")}>
+          [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
+        </span>
+        <Took session={session} execution={execution} />
+        {at === null ? null : (
+          <time class="when" dateTime={formatMachine(at)} title={formatExact(at)}>
+            {formatTime(at)}
+          </time>
+        )}
+        {who === null ? null : <span class="who">{who}</span>}
+        {execution.cell === null ? (
+          <span class="dim" title={origin.title}>
+            {__("no cell, from %1", origin.text)}
+          </span>
+        ) : null}
       </span>
-      <Took session={session} execution={execution} />
-      {at === null ? null : (
-        <time class="when" dateTime={formatMachine(at)} title={formatExact(at)}>
-          {formatTime(at)}
-        </time>
-      )}
       <span class="tools">
         {mayAct && execution.state === "running" ? (
-          <button
-            type="button"
-            class="tool"
-            aria-label={__("Interrupt")}
-            title={__("Interrupt")}
+          <Tool
+            icon="stop"
+            label={__("Interrupt")}
             onClick={() => void act(session.doc.interrupt(execution.id), __("Interrupted"))}
-          >
-            <Icon name="stop" />
-          </button>
+          />
         ) : null}
         {mayAct && execution.state === "queued" && execution.request ? (
-          <button
-            type="button"
-            class="tool"
-            aria-label={__("Take it back")}
-            title={__("Take it back")}
+          <Tool
+            icon="close"
+            label={__("Take it back")}
             onClick={() => void act(session.doc.cancel(execution.request ?? ""), __("Taken back"))}
-          >
-            <Icon name="close" />
-          </button>
+          />
         ) : null}
-        <button
-          type="button"
-          class="tool"
-          aria-label={__("Copy the code")}
-          title={__("Copy the code")}
-          disabled={execution.private}
-          onClick={() => void copy(execution.code, __("The code is copied"))}
-        >
-          <Icon name="copy" />
-        </button>
-        <button
-          type="button"
-          class="tool"
-          aria-label={__("Details")}
-          title={__("Details")}
-          aria-expanded={open}
-          onClick={() => setOpen(!open)}
-        >
-          <Icon name="more" />
-        </button>
-      </span>
-      <span class="who">
-        {who === null ? null : <>{who} · </>}
-        {execution.cell === null ? (
-          <span title={origin.title}>{__("no cell: %1", origin.text)}</span>
-        ) : (
-          <button type="button" class="go" title={origin.title} onClick={() => reveal(env, execution)}>
-            {__("Go to the cell")}
-          </button>
+        {execution.cell === null ? null : (
+          <Tool icon="go" label={__("Go to the cell")} onClick={() => reveal(env, execution)} />
         )}
+        {execution.private ? null : (
+          <Tool
+            icon="copy"
+            label={__("Copy the code")}
+            onClick={() => void copy(execution.code, __("The code is copied"))}
+          />
+        )}
+        <Tool icon="more" label={__("Details")} expanded={open} onClick={() => setOpen(!open)} />
       </span>
       {open ? <Details execution={execution} title={origin.title} /> : null}
     </header>
+  );
+}
+
+interface ToolProps {
+  icon: IconName;
+  label: string;
+  expanded?: boolean;
+  onClick: () => void;
+}
+
+function Tool({ icon, label, expanded, onClick }: ToolProps): JSX.Element {
+  return (
+    <button type="button" class="tool" aria-label={label} title={label} aria-expanded={expanded} onClick={onClick}>
+      <Icon name={icon} />
+    </button>
   );
 }
 
