@@ -27,7 +27,7 @@ const SCRIPT = new URL(__PANEL__, (document.currentScript as HTMLScriptElement |
 
 const RANK = 850;
 
-/** The pages of Notebook 7 in which something runs. */
+/** The pages of Notebook 7 in which something runs; JupyterLab has one page, without a name. */
 const PAGES: readonly (string | undefined)[] = [undefined, "notebooks", "consoles"];
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
@@ -70,7 +70,7 @@ export function makePanelPlugin({ notebook, application, widgets, icons, share }
     requires: [notebook.INotebookTracker],
     optional: [application.ILayoutRestorer],
     activate: (app, notebooks, restorer?: LayoutRestorer | null) => {
-      if (!PAGES.includes(document.body.dataset["notebook"])) return;
+      if (!PAGES.includes(pageName())) return;
       const widget = new widgets.Widget();
       widget.id = "rtc-kernel-panel";
       widget.addClass("rtc-Sidebar");
@@ -81,6 +81,11 @@ export function makePanelPlugin({ notebook, application, widgets, icons, share }
       restorer?.add(widget, widget.id);
     },
   };
+}
+
+function pageName(): string | undefined {
+  const text = document.getElementById("jupyter-config-data")?.textContent ?? "{}";
+  return (JSON.parse(text) as { notebookPage?: string }).notebookPage;
 }
 
 /** Load the panel when it is seen for the first time. */

@@ -96,7 +96,7 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
   const at = execution.started_at ?? execution.queued_at;
   const mayAct = session.mayRun.value && session.travel.at.value === null;
   return (
-    <header class="head">
+    <header class="head" data-open={open}>
       <span class="facts">
         <StateMark
           state={execution.state}
