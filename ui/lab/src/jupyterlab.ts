@@ -117,7 +117,14 @@ export interface User {
 }
 
 export interface ConsolePanel extends DocumentWidget {
-  readonly console: { readonly rendermime: unknown };
+  readonly console: {
+    readonly rendermime: unknown;
+    /** What was run there; each of its cells is new. */
+    readonly cells: {
+      readonly length: number;
+      get(index: number): { readonly node: HTMLElement; readonly model: { readonly sharedModel: { getId(): string } } };
+    };
+  };
 }
 
 export interface Tracker<Widget> {

@@ -73,6 +73,7 @@ export function HistoryView({ session, card: Card, estimate = estimateCard }: Hi
 }
 
 function Empty({ session, searching }: { session: Session; searching: boolean }): JSX.Element {
+  session.status.value;
   if (session.isFiltered) return <p class="empty">{searching ? "Searching…" : "No execution fits the filter."}</p>;
   if (session.travel.at.value !== null) return <p class="empty">Nothing had run yet at that moment.</p>;
   if (session.doc.status !== "live" && session.doc.liveAt === 0) return <p class="empty">The history is on its way…</p>;

@@ -68,7 +68,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
       <People env={env} />
       <Queue env={env} />
       {timelineShown.value === "shown" ? <Timeline session={session} /> : null}
-      <main>
+      <div class="runs">
         <div class="bar" data-filtered={session.isFiltered}>
           <Filters session={session} />
         </div>
@@ -81,7 +81,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
             </button>
           )}
         </div>
-      </main>
+      </div>
       <p class="unseen" aria-live="polite">
         {spoken.value}
       </p>
@@ -100,7 +100,7 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
   const state = session.doc.kernel;
   const { name, ended } = kernel.value;
   return (
-    <header class="top">
+    <div class="top">
       <div class="title">
         <h2 title={state?.display_name ?? name}>{name}</h2>
         {state ? <KernelMark state={ended ? "dead" : state.state} isOver={ended !== null || session.isOver.value} /> : null}
@@ -127,7 +127,7 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
         </span>
       </div>
       <Now session={session} />
-    </header>
+    </div>
   );
 }
 

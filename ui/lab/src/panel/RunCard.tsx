@@ -25,7 +25,7 @@ export function reveal(env: PanelEnv, execution: Execution): void {
   announce(
     execution.cell === null
       ? __("This ran without a cell: in a console or a script")
-      : __("Its cell is in no notebook that is open here"),
+      : __("Its cell is in nothing that is open here"),
     true,
   );
 }

@@ -11,9 +11,9 @@ import { Session } from "@rtc-kernel/viewer/session.ts";
 import { type ReadonlySignal, signal, type Signal } from "@preact/signals";
 import type { Execution } from "@rtc-kernel/client";
 import { type JSX, render } from "preact";
-import type { ConsolePanel, LuminoWidget, OutputAreaPackage, Share, Tracker, WidgetPackage } from "../jupyterlab.ts";
+import type { ConsolePanel, LuminoWidget, NotebookPanel, OutputAreaPackage, Share, Tracker, WidgetPackage } from "../jupyterlab.ts";
 import type { Lab, Sidebar } from "../sidebar.ts";
-import { findCell, goToCell } from "./cells.ts";
+import { findCell } from "./cells.ts";
 import type { PanelEnv, Trans } from "./env.ts";
 import { LabOutputs } from "./outputs.ts";
 import { type Kernel, Panel } from "./Panel.tsx";
@@ -107,6 +107,7 @@ class Panels implements Sidebar {
   private readonly lab: Lab;
   private readonly trans: Trans;
   private readonly renderers: Renderers;
+  private readonly consoles: Tracker<ConsolePanel> | null;
   private readonly kernel: Signal<Kernel> = signal({ name: "", ended: null });
   private subject: Subject | null = null;
   private drawing: Drawing | null = null;
@@ -126,6 +127,7 @@ class Panels implements Sidebar {
     this.lab = lab;
     this.trans = trans;
     this.renderers = renderers;
+    this.consoles = consoles;
     new Watcher(lab, consoles, (subject) => this.look(subject));
   }
 
@@ -184,12 +186,23 @@ class Panels implements Sidebar {
         return () => drawn.destroy();
       },
       reveal: (execution) => {
-        const found = findCell(lab, kernel, execution);
-        if (found) goToCell(lab, found);
-        return found !== null;
+        const show = findCell(lab.app, this.openAt(kernel.id), execution);
+        show?.();
+        return show !== null;
       },
       onDispose: (end) => this.ends.push(end),
     });
+  }
+
+  /** What is open at a kernel, what is looked at first. */
+  private openAt(kernel: string): (NotebookPanel | ConsolePanel)[] {
+    const open: (NotebookPanel | ConsolePanel)[] = [];
+    this.lab.notebooks.forEach((panel) => open.push(panel));
+    this.consoles?.forEach((panel) => open.push(panel));
+    const looked = this.subject?.widget;
+    return open
+      .filter((panel) => !panel.isDisposed && panel.sessionContext.session?.kernel?.id === kernel)
+      .sort((one, other) => Number(other === looked) - Number(one === looked));
   }
 
   /** What is to be said of the kernel itself. */
