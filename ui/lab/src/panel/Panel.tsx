@@ -33,8 +33,10 @@ const FOLD_PX = 26;
 export interface Kernel {
   /** Of its notebook or console. */
   readonly name: string;
-  /** Why there is nothing more to come; null while there is. */
-  readonly ended: string | null;
+  /** What is to be known of it; null: the document says it all. */
+  readonly note: string | null;
+  /** There is nothing more to come. */
+  readonly isOver: boolean;
 }
 
 interface PanelProps {
@@ -54,15 +56,15 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
     [env],
   );
   const isPast = session.travel.at.value !== null;
-  const { ended } = kernel.value;
+  const { note } = kernel.value;
   return (
     <div class={`panel ${isPast ? "past" : ""}`} onKeyDown={(event) => pressInPanel(session, event)}>
       <Header env={env} session={session} kernel={kernel} />
-      {ended === null ? (
+      {note === null ? (
         <Banners session={session} />
       ) : (
         <p class="banner" role="status">
-          {ended}
+          {note}
         </p>
       )}
       <People env={env} />
@@ -98,12 +100,12 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
   const { __ } = env.trans;
   session.status.value;
   const state = session.doc.kernel;
-  const { name, ended } = kernel.value;
+  const { name, isOver } = kernel.value;
   return (
     <div class="top">
       <div class="title">
         <h2 title={state?.display_name ?? name}>{name}</h2>
-        {state ? <KernelMark state={ended ? "dead" : state.state} isOver={ended !== null || session.isOver.value} /> : null}
+        {state ? <KernelMark state={state.state} isOver={isOver || session.isOver.value} /> : null}
         <span class="tools">
           <button
             type="button"
@@ -161,11 +163,13 @@ function Now({ session }: { session: Session }): JSX.Element | null {
 /** Letters are commands only here, and only while nothing is typed; nothing of JupyterLab's hears of them. */
 function pressInPanel(session: Session, event: KeyboardEvent): void {
   const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
+  const isSearch = event.target === session.searchBox;
   press(session, event, {
     ...listDeeds(session.list),
     t: toggleTimeline,
     "/": () => session.searchBox?.focus(),
   });
+  if (event.key === "Escape" && isSearch) session.list.element?.focus({ preventScroll: true });
   if (isPlain && event.key.length === 1) event.stopPropagation();
 }
 

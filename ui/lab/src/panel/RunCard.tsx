@@ -11,7 +11,7 @@ import { StateMark } from "@rtc-kernel/viewer/shapes.tsx";
 import { failure } from "@rtc-kernel/viewer/summary.ts";
 import type { Execution, ExecutionState } from "@rtc-kernel/client";
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useReducer, useState } from "preact/hooks";
 import type { PanelEnv, Trans } from "./env.ts";
 import { type Excerpt, excerptOf, type Kind } from "./excerpt.ts";
 
@@ -173,15 +173,29 @@ interface FoldProps {
   isLatest: boolean;
 }
 
+const folds = new WeakMap<Session, Map<string, boolean>>();
+
+/** What the reader has opened and closed, which outlasts a card that is scrolled away. */
+function openedIn(session: Session): Map<string, boolean> {
+  let opened = folds.get(session);
+  if (opened === undefined) folds.set(session, (opened = new Map()));
+  return opened;
+}
+
 /** The outputs, which are in the notebook already: folded, except for the latest that is not. */
 function Fold({ env, session, execution, isLatest }: FoldProps): JSX.Element | null {
-  const [chosen, choose] = useState<boolean | null>(null);
+  const [, again] = useReducer((count: number) => count + 1, 0);
   if (execution.private || (execution.outputs.length === 0 && !execution.omitted_outputs)) return null;
-  const isShown = chosen ?? (isLatest && execution.cell === null);
+  const opened = openedIn(session);
+  const isShown = opened.get(execution.id) ?? (isLatest && execution.cell === null);
+  const toggle = (): void => {
+    opened.set(execution.id, !isShown);
+    again(null);
+  };
   const excerpt = excerptOf(execution);
   return (
     <>
-      <button type="button" class="fold outputs-fold" aria-expanded={isShown} onClick={() => choose(!isShown)}>
+      <button type="button" class="fold outputs-fold" aria-expanded={isShown} onClick={toggle}>
         <Icon name={isShown ? "open" : "folded"} />
         <span class="kinds">{kindsOf(excerpt, env.trans)}</span>
         {isShown ? null : <code>{excerpt.first}</code>}

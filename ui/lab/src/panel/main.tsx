@@ -27,6 +27,8 @@ interface Place extends PanelEnv {
   readonly kernel?: ReadonlySignal<Kernel>;
 }
 
+const UNKNOWN: Kernel = { name: "", note: null, isOver: false };
+
 /** Draw the panel of one document into an element; returns how to end it. */
 export function mount(host: HTMLElement, env: Place): () => void {
   const drawing = new Drawing(host, env);
@@ -50,7 +52,7 @@ class Drawing {
   }
 
   show(): void {
-    const kernel = this.env.kernel ?? signal({ name: "", ended: null });
+    const kernel = this.env.kernel ?? signal(UNKNOWN);
     render(<Panel env={this.env} session={this.session} kernel={kernel} />, this.host);
   }
 
@@ -108,7 +110,7 @@ class Panels implements Sidebar {
   private readonly trans: Trans;
   private readonly renderers: Renderers;
   private readonly consoles: Tracker<ConsolePanel> | null;
-  private readonly kernel: Signal<Kernel> = signal({ name: "", ended: null });
+  private readonly kernel: Signal<Kernel> = signal(UNKNOWN);
   private subject: Subject | null = null;
   private drawing: Drawing | null = null;
   private ends: (() => void)[] = [];
@@ -209,16 +211,18 @@ class Panels implements Sidebar {
   private note(): void {
     const { subject, trans } = this;
     if (subject === null) return;
-    const { kernel, hasLeft, widget } = subject;
+    const { kernel, found, hasLeft, widget } = subject;
     const isDead = kernel.status === "dead" || kernel.status === "terminated";
-    const ended = hasLeft
+    const note = hasLeft
       ? trans.__("The kernel was shut down. This is its history.")
       : isDead
         ? trans.__("The kernel is dead. This is its history; restart it to go on.")
-        : null;
-    const name = widget.title.label;
-    const { name: known, ended: was } = this.kernel.peek();
-    if (name !== known || ended !== was) this.kernel.value = { name, ended };
+        : found === "asking"
+          ? trans.__("The kernel starts again; this is its history so far.")
+          : null;
+    const [name, isOver] = [widget.title.label, hasLeft || isDead];
+    const known = this.kernel.peek();
+    if (name !== known.name || note !== known.note) this.kernel.value = { name, note, isOver };
   }
 
   private draw(): void {
