@@ -269,6 +269,15 @@ def test_it_is_used_by_keys_and_fits_light_and_dark(lab: JupyterServer, browser:
             complaints += [f"dark: {one}" for one in panel.complaints_of_axe()]
         assert complaints == []
 
+        with page.expect_request(
+            lambda one: "/api/workspaces/" in one.url and "rtc-kernel-panel" in (one.post_data or "")
+        ):
+            panel.tab.click()
+            panel.open()
+        page.reload()
+        expect(panel.node.get_by_role("button", name="Timeline")).to_be_visible()  # where its user has left it open
+        expect(panel.card("three")).to_be_visible()
+
 
 def test_other_kernels_other_documents_and_kernels_that_end(
     lab: JupyterServer, browser: Browser, tmp_path: Path
