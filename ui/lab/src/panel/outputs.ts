@@ -5,12 +5,12 @@
  * cell. What is drawn stands in the light of the page (JupyterLab's styles are there), in a slot of the panel's shadow.
  */
 
-import type { Execution, Json, LiveDocument, Output } from "@rtc-kernel/client";
+import { decodeBlob, type Execution, type Json, type LiveDocument, type Output } from "@rtc-kernel/client";
 import { isOpen } from "@rtc-kernel/viewer/executions.ts";
 import { formatBytes, formatCount } from "@rtc-kernel/viewer/format.ts";
 import type { DrawnOutputs } from "@rtc-kernel/viewer/place.ts";
 import type { LabOutput, OutputAreaPackage, OutputsModel, WidgetPackage } from "../jupyterlab.ts";
-import { decodeBlob, isCut, type Made, type Missing, stepsTo, toOutputs } from "../outputs.ts";
+import { isCut, type Made, type Missing, stepsTo, toOutputs } from "../outputs.ts";
 import type { Trans } from "./env.ts";
 
 export interface Renderers {
