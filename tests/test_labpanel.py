@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from jupyter_client import BlockingKernelClient
+from frontends import NOTEBOOK
 from kernels import Gate
 from servers import JupyterServer
 from tools import missing
@@ -331,7 +332,7 @@ def test_other_kernels_other_documents_and_kernels_that_end(
 
 @pytest.mark.skipif(bool(missing("notebook")), reason="not installed: notebook")
 def test_in_notebook_it_is_in_the_right_sidebar(browser: Browser, tmp_path: Path) -> None:
-    with jupyter_lab(tmp_path / "notebook", "notebook") as server:
+    with jupyter_lab(tmp_path / "notebook", NOTEBOOK) as server:
         name = write_notebook(server, "rtc-python", "print('one')", "print('two')")
         page = browser.context.new_page()
         panel = Panel(page)

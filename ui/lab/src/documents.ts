@@ -5,7 +5,7 @@
  * kernel is asked once whether it has one, and again when it was restarted.
  */
 
-import { CommTransport, connect, type LiveDocument } from "@rtc-kernel/client";
+import { CommTransport, connect, type Health, type LiveDocument } from "@rtc-kernel/client";
 
 import type { KernelConnection, User } from "./jupyterlab.ts";
 import { probe } from "./probe.ts";
@@ -71,12 +71,13 @@ class Source {
   }
 
   private ask(): void {
-    this.stopAsking = probe(this.kernel, (has) => this.set(has ? this.open() : "none"));
+    this.stopAsking = probe(this.kernel, (has, health) => this.set(has ? this.open(health) : "none"));
   }
 
-  private open(): LiveDocument {
+  private open(health?: Health): LiveDocument {
     const onVisible = (callback: () => void): (() => void) => onReturn(this.kernel, callback);
-    return connect(new CommTransport(this.kernel, { onVisible, name: userName }));
+    const transport = new CommTransport(this.kernel, { onVisible, name: userName });
+    return connect(transport, health && { health });
   }
 
   private set(found: Found): void {

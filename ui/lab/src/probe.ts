@@ -5,12 +5,15 @@
  * take as long as its cell does, so there is no time after which it is asked again.
  */
 
-import type { CommLike, FutureLike, KernelLike } from "@rtc-kernel/client";
+import { type CommLike, type FutureLike, type Health, healthFromJson, type KernelLike } from "@rtc-kernel/client";
 
 const TARGET = "rtc.sync.v1";
 
-/** @returns how to end the question. `tell` is called at most once, with whether it has one. */
-export function probe(kernel: KernelLike, tell: (has: boolean) => void): () => void {
+/**
+ * @returns how to end the question. `tell` is called at most once, with whether it has one, and what its agent said of
+ *   itself if that was there.
+ */
+export function probe(kernel: KernelLike, tell: (has: boolean, health?: Health) => void): () => void {
   let isOver = false;
   let comm: CommLike | null = null;
   const end = (): void => {
@@ -36,11 +39,13 @@ export function probe(kernel: KernelLike, tell: (has: boolean) => void): () => v
     const ask = (): void => {
       if (isOver || comm === null || comm.isDisposed) return;
       const future = comm.send({ op: "health" } as never, {} as never, [], false);
-      future.onReply = () => {
+      future.onReply = ({ content }: { content: { data?: Parameters<typeof healthFromJson>[0] } }) => {
         future.dispose?.();
         if (isOver) return;
         end();
-        tell(true);
+        const { data = {} } = content;
+        if ("room" in data) tell(true, healthFromJson(data));
+        else tell(true);
       };
     };
     // A kernel closes what it does not know before it is idle again.
