@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from jupyter_client import BlockingKernelClient
 from frontends import NOTEBOOK
+from jupyter_client import BlockingKernelClient
 from kernels import Gate
 from servers import JupyterServer
 from tools import missing
