@@ -88,6 +88,46 @@ def test_an_attached_kernel_that_says_starting_again_was_restarted() -> None:
     assert m.row("a").state is ExecutionState.LOST
 
 
+def test_a_kernel_that_is_found_is_as_it_was_found() -> None:
+    m = Mirrored()
+    m.child("busy", pid=7)
+    assert (m.kernel.state, m.kernel.generation, m.kernel.started_at) == (State.BUSY, 0, None)
+    m.feed(begun("a"))
+    m.child("idle", pid=7)
+    assert (m.kernel.state, m.kernel.generation, m.row("a").state) == (State.IDLE, 0, ExecutionState.RUNNING)
+
+
+def test_a_kernel_that_is_found_to_be_another_process_was_restarted_meanwhile() -> None:
+    m = Mirrored()
+    m.child("idle", pid=7)
+    m.feed(begun("a"))
+    m.crash()
+    m.child("busy", pid=8)
+    assert (m.kernel.state, m.kernel.generation, m.row("a").state) == (State.BUSY, 1, ExecutionState.LOST)
+    m.child("exited", pid=8)
+    assert (m.kernel.state, m.kernel.ended_at, m.kernel.exit_code) == (State.DEAD, 4.0, None)
+    m.child("idle", pid=9)
+    assert (m.kernel.state, m.kernel.generation, m.kernel.started_at, m.kernel.ended_at) == (State.IDLE, 2, 5.0, None)
+
+
+def test_a_kernel_that_was_only_away_is_the_same_life() -> None:
+    m = Mirrored()
+    m.child("idle", pid=7)
+    m.child("exited", pid=7)
+    m.child("idle", pid=7)
+    assert (m.kernel.state, m.kernel.generation, m.kernel.ended_at) == (State.IDLE, 0, None)
+
+
+def test_who_follows_a_kernel_no_more_does_not_know_how_it_goes_on() -> None:
+    m = Mirrored()
+    m.child("idle", pid=7)
+    m.feed(status("a", "busy"), begun("a"))
+    m.child("detached", pid=0)
+    assert (m.kernel.state, m.kernel.generation, m.row("a").state) == (State.BUSY, 0, ExecutionState.LOST)
+    m.child("idle", pid=7)
+    assert (m.kernel.state, m.kernel.generation) == (State.IDLE, 0)
+
+
 def test_an_unknown_event_changes_nothing() -> None:
     m = Mirrored()
     assert m.child("paused") == []

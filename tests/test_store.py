@@ -379,6 +379,29 @@ def test_another_relay_begins_a_generation_and_what_was_open_is_lost(path: Path)
         assert store.generations()[1].ended_at == 210.0
 
 
+def test_another_relay_at_the_same_kernel_goes_on_with_records_of_its_own(path: Path) -> None:
+    """One that is attached to: the kernel has lived on meanwhile."""
+
+    def attach(store: Store, relay_id: str, lineage: str) -> Any:
+        return store.begin(relay_id=relay_id, kernel={"id": "k1", "notebook": "n.ipynb"}, now=200.0, lineage=lineage)
+
+    with closing(Store.open(path)) as store:
+        assert attach(store, "at-k1-1", "at-k1-").resumed is False
+        running = PutExecution("run", {"seq": 1, "state": "running"})
+        write(store, running, *ran(2), seq=9, state={"x": 1}, relay_id="at-k1-1")
+    with closing(Store.open(path)) as store:
+        resume = attach(store, "at-k1-2", "at-k1-")
+        assert (resume.generation, resume.next_seq, resume.feed_seq, resume.resumed) == (0, 3, 0, False)
+        assert resume.mirror_state == {"x": 1}
+        assert [row.state.value for row in store.window(9).executions] == ["running", "ok"]
+        write(store, *ran(3), seq=1, state={"x": 2}, relay_id="at-k1-2")
+        store.flush()
+        resume = attach(store, "at-k1-2", "at-k1-")
+        assert (resume.feed_seq, resume.resumed, resume.mirror_state) == (1, True, {"x": 2})
+        assert attach(store, "at-k2-1", "at-k2-").generation == 1  # another kernel of the same name
+        assert begin(store, relay_id="r2").generation == 2
+
+
 def test_the_window_has_the_newest_and_all_that_is_unfinished(store: Store) -> None:
     write(store, PutExecution("old", {"seq": 1, "state": "running"}), *(c for seq in range(2, 9) for c in ran(seq)))
     write(

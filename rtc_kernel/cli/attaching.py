@@ -56,20 +56,18 @@ def attach(args: argparse.Namespace, settings: RTCKernel) -> int:
         _tell_attached(discovery.find(connection.kernel_id), args)
         if args.detach:
             return 0
-        event = _next_event(process)
-        _tell_end(event, args)
+        return _tell_end(_next_event(process), args)
     except KeyboardInterrupt:
         _end(process)
         if event is None:
             raise
-        _tell_end({"event": "ended", "reason": "stopped"}, args)
+        return _tell_end({"event": "ended", "reason": "stopped"}, args)
     except BaseException:
         _end(process)
         raise
     finally:
         if process.stdout is not None:
             process.stdout.close()
-    return 0
 
 
 def detach(args: argparse.Namespace, _settings: RTCKernel) -> int:
@@ -214,7 +212,8 @@ def _tell_already(kernel: LiveKernel, args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_end(event: Json | None, args: argparse.Namespace) -> None:
+def _tell_end(event: Json | None, args: argparse.Namespace) -> int:
+    """Say why it has ended; the exit code."""
     reason = str(event["reason"]) if event is not None and "reason" in event else "what followed it has died"
     if args.json:
         emit({"event": "ended", "reason": reason})
@@ -222,3 +221,4 @@ def _tell_end(event: Json | None, args: argparse.Namespace) -> None:
         tell("Ended. The kernel goes on.")
     else:
         tell(f"Ended: {reason}.")
+    return 1 if event is None else 0

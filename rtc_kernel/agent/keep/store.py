@@ -787,6 +787,7 @@ class Store(Lookup):
         follows = feed is not None and known is not None and lineage != "" and feed[0].startswith(lineage)
         if follows and not resumed:
             feed = (relay_id, 0, feed[2])
+            self._transact(lambda c: edit.put_feed(c, relay_id, 0, None))
         if resumed or follows:
             kept = ("name", "display_name", "language", "notebook", "host")
             columns = {name: kernel[name] for name in kept if name in kernel}
