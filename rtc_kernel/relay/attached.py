@@ -66,6 +66,9 @@ SHELL_S = 0.1
 FLOOD_COUNT, FLOOD_S = 30, 0.02
 """So many messages in one go are a flood; then they are fetched once in that time. Seconds."""
 
+RECONNECT_MS = 10
+"""A kernel that is restarted is to find us connected before it says anything, as its frontends are soon."""
+
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 3}
 """A machine that is gone without a word is noticed after a minute. Seconds; probes."""
 
@@ -208,7 +211,7 @@ class Attached:
         made: zmq.Socket[bytes] = self._context.socket(kind)
         made.linger = 0
         made.set_hwm(0)
-        made.reconnect_ivl, made.reconnect_ivl_max = 20, 500
+        made.reconnect_ivl = RECONNECT_MS
         for option, value in KEEPALIVE.items():
             made.setsockopt(option, value)
         if kind == zmq.DEALER:
