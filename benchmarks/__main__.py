@@ -20,7 +20,19 @@ from rich.table import Table
 
 import rtc_kernel
 
-from . import acting, bounding, crowding, executing, following, joining, notebooks, resting, starting, viewing
+from . import (
+    acting,
+    attaching,
+    bounding,
+    crowding,
+    executing,
+    following,
+    joining,
+    notebooks,
+    resting,
+    starting,
+    viewing,
+)
 from .figures import Line, Plan
 from .kernels import LOG, private_home
 from .peers import ADAPTERS
@@ -29,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "execute": executing.round_trips,
     "flood": executing.flood,
     "ready": starting.ready,
+    "attach": attaching.attach,
     "visible": following.visible,
     "flood-peer": following.flood,
     "ticks": following.ticks,

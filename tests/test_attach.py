@@ -260,7 +260,7 @@ def test_who_follows_goes_with_the_command_that_started_it(bare: Running) -> Non
 
 
 def test_restarts_and_the_end_are_seen(bare: Running, until: Until) -> None:
-    with follow(bare) as following:
+    with contextlib.ExitStack() as stack, follow(bare) as following:
         running = bare.client.execute("import time; time.sleep(1000)")
         until(lambda: [row["state"] for row in following.rows()] == ["running"], "it runs", 30)
         bare.manager.restart_kernel(now=True)
@@ -270,16 +270,18 @@ def test_restarts_and_the_end_are_seen(bare: Running, until: Until) -> None:
         assert [(row["state"], row["generation"]) for row in rows] == [("lost", 0), ("ok", 1)]
         assert following.health()["kernel"]["generation"] == 1
         until(lambda: following.health()["kernel"]["state"] == "idle", "it is idle", 30)
-        bare.manager.restart_kernel()
-        bare.client.wait_for_ready(timeout=PATIENCE_S)
-        second = bare.client.execute("2")
+        bare.manager.restart_kernel(newports=True)  # as a server does where a kernel died at its start
+        stack.callback((client := bare.manager.blocking_client()).stop_channels)
+        client.start_channels()
+        client.wait_for_ready(timeout=PATIENCE_S)
+        second = client.execute("2")
         rows = until(ended(following, second), "the third life is followed", 30)
         assert [row["generation"] for row in rows] == [0, 1, 2]
         psutil.Process(bare.pid).kill()  # and whoever has started it does not care yet
         until(lambda: following.health()["kernel"]["state"] == "dead", "its death is seen", 30)
         bare.manager.restart_kernel(now=True)
-        bare.client.wait_for_ready(timeout=PATIENCE_S)
-        third = bare.client.execute("3")
+        client.wait_for_ready(timeout=PATIENCE_S)
+        third = client.execute("3")
         rows = until(ended(following, third), "the fourth life is followed", 30)
         assert rows[-1]["generation"] == 3
         bare.manager.shutdown_kernel()

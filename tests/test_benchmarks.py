@@ -51,6 +51,21 @@ def test_what_peers_ask_for_is_measured_against_the_targets_of_the_issue(tmp_pat
     assert "20 rows of pass from 10 peers" in lines
 
 
+def test_a_kernel_that_is_attached_to_is_measured_against_the_targets_of_the_issue(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = ["-m", "benchmarks", "attach", "--rounds", "1", "--scale", "0.05", "--json", str(out)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(out.read_text())
+    assert not value["failures"]
+    assert all(line["value"] for line in value["lines"])
+    assert [(line["compare"], line["target"]) for line in value["lines"]] == [
+        ("value", 500.0),
+        ("value", None),
+        ("ratio", 1.02),
+    ]
+
+
 def test_many_peers_and_a_full_window_are_measured_against_the_targets_of_the_issue(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     command = ["-m", "benchmarks", "peers", "join-full", "--rounds", "1", "--scale", "0.02", "--json", str(out)]

@@ -100,6 +100,14 @@ def test_a_kernel_that_does_not_answer_behind_a_lost_connection_is_another_one()
     assert one.receive_time(11.0 + ANSWER_S, awaited=True) == [Died(ONE, 10.0), Found(ONE + 1, False)]
 
 
+def test_a_kernel_that_says_much_before_it_answers_is_another_one_that_is_busy() -> None:
+    one = life()
+    assert one.receive_much(1.0) == []
+    one.receive_lost(10.0)
+    one.receive_back(11.0)
+    assert one.receive_much(12.0) == [Died(ONE, 10.0), Found(ONE + 1, True)]
+
+
 def test_a_kernel_that_says_starting_is_asked_and_nothing_was_missed() -> None:
     one = life()
     assert one.receive_starting(10.0) == [Ask()]
@@ -127,7 +135,9 @@ def test_an_illegal_step_raises_and_changes_nothing() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["lost", "back", "starting", "one", "two", "", "time", "gone"]), st.floats(0, 9))
+        st.tuples(
+            st.sampled_from(["lost", "back", "starting", "one", "two", "", "time", "gone", "much"]), st.floats(0, 9)
+        )
     )
 )
 def test_whatever_happens_deaths_and_finds_alternate(events: list[tuple[str, float]]) -> None:
@@ -143,6 +153,8 @@ def test_whatever_happens_deaths_and_finds_alternate(events: list[tuple[str, flo
                 said = one.receive_back(now)
             case "starting":
                 said = one.receive_starting(now)
+            case "much":
+                said = one.receive_much(now)
             case "time" | "gone":
                 said = one.receive_time(now, awaited=event == "time")
             case session:

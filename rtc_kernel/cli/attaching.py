@@ -7,7 +7,6 @@ of it, and stay until it ends, or leave it alone (``--detach``).
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -24,7 +23,6 @@ from ..discovery import LiveKernel
 from ..errors import SetupError
 from ..relay.connection import Connection
 from ..tables import Json
-from .kernels import make_link, show_link
 from .terminal import clean, emit, tell
 
 PROGRAM = (sys.executable, "-P", "-m", "rtc_kernel.relay.attached")
@@ -152,13 +150,17 @@ def _start(connection: Connection, args: argparse.Namespace, settings: RTCKernel
 
 
 def _display_name(kernel_name: str) -> str:
-    """What frontends show for a kernel of this name; empty where nothing of this name is installed here."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    """What frontends show for a kernel of this name; empty where nothing of this name is installed here.
 
-    try:
-        return str(KernelSpecManager().get_kernel_spec(kernel_name).display_name) if kernel_name else ""
-    except (NoSuchKernel, OSError, ValueError):
-        return ""
+    Looks by itself: jupyter_client takes longer to load than the kernel to answer.
+    """
+    from jupyter_core.paths import jupyter_path
+
+    for directory in jupyter_path("kernels") if kernel_name else ():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            spec = json.loads((Path(directory) / kernel_name / "kernel.json").read_text(encoding="utf-8"))
+            return str(spec["display_name"])
+    return ""
 
 
 def _next_event(process: subprocess.Popen[bytes]) -> Json | None:
@@ -190,7 +192,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tell_attached(kernel: LiveKernel, args: argparse.Namespace) -> None:
-    link = asyncio.run(make_link(kernel, args.role)) if args.share else None
+    link = _make_link(kernel, args.role) if args.share else None
     if args.json:
         told = {"kernel_id": kernel.kernel_id, "display_name": kernel.display_name, "url": kernel.url}
         emit({"event": "attached", **told, "store": kernel.store, "link": link})
@@ -198,18 +200,32 @@ def _tell_attached(kernel: LiveKernel, args: argparse.Namespace) -> None:
     how = "`jupyter rtc detach` ends that" if args.detach else "Ctrl-C ends that"
     tell(f"{clean(kernel.display_name)} {kernel.kernel_id} is followed from here on. {how}, and not the kernel.")
     if link is not None:
-        show_link(link)
+        _show_link(link)
 
 
 def _tell_already(kernel: LiveKernel, args: argparse.Namespace) -> int:
-    link = asyncio.run(make_link(kernel, args.role))
+    link = _make_link(kernel, args.role)
     if args.json:
         emit({"event": "already", "kernel_id": kernel.kernel_id, "attached": kernel.attached, "link": link})
         return 0
     how = f"is attached to already, by process {kernel.relay_pid}" if kernel.attached else "is an RTC kernel already"
     tell(f"{clean(kernel.display_name)} {kernel.kernel_id} {how}; here is a link to it.")
-    show_link(link)
+    _show_link(link)
     return 0
+
+
+def _make_link(kernel: LiveKernel, role: str) -> Json:
+    import asyncio  # loaded while what follows the kernel is on its way already, as the client is
+
+    from .kernels import make_link
+
+    return asyncio.run(make_link(kernel, role))
+
+
+def _show_link(link: Json) -> None:
+    from .kernels import show_link
+
+    show_link(link)
 
 
 def _tell_end(event: Json | None, args: argparse.Namespace) -> int:

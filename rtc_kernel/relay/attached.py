@@ -24,6 +24,7 @@ import platform
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 import uuid
@@ -34,7 +35,6 @@ from pathlib import Path
 from typing import assert_never
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from .. import __version__, discovery, link
 from ..config import RTCKernel
@@ -127,6 +127,8 @@ def only_one(connection: Connection) -> Iterator[None]:
     with (directory / f"{connection.kernel_id}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat()):  # of one that has just ended
+                raise BlockingIOError
         except OSError as exc:
             what = f"{connection.kernel_id} is being attached to already"
             raise SetupError(what, "see `jupyter rtc list`") from exc
@@ -184,10 +186,11 @@ class Attached:
         self._announced = False
         self._was_busy = False  # when it was found, and it has not been through with that
         self._wakeup, self._waker = socket.socketpair()
-        self._iopub = self._connect(zmq.SUB, "iopub_port")
-        self._monitor = self._iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._iopub.subscribe(b"")
+        self._written_ns = connection.path.stat().st_mtime_ns
         self._dealers: dict[Channel, zmq.Socket[bytes]] = {}
+        self._iopub: zmq.Socket[bytes]
+        self._monitor: zmq.Socket[bytes]
+        self._listen()
         self._renew()
 
     def __enter__(self) -> Attached:
@@ -222,6 +225,35 @@ class Attached:
         made.connect(self.connection.url(name))
         return made
 
+    def _listen(self) -> None:
+        """Connect with what the kernel publishes, and watch the connection."""
+        self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self._monitor = self._iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._iopub.subscribe(b"")
+        self._poller.register(self._iopub, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+
+    def _move(self) -> None:
+        """Follow the kernel to other ports, where it was started again with some (a server does so when a kernel died
+        as soon as it was started)."""
+        with contextlib.suppress(OSError, SetupError):
+            written_ns = self.connection.path.stat().st_mtime_ns
+            if written_ns == self._written_ns:
+                return
+            self._written_ns = written_ns
+            now = connections.read(self.connection.path)
+            before = self.connection
+            if now.key != before.key or all(now.url(name) == before.url(name) for name in connections.PORT_NAMES):
+                return
+            self.connection = now
+            for one in (self._iopub, self._monitor):
+                with contextlib.suppress(KeyError):
+                    self._poller.unregister(one)
+            self._iopub.disable_monitor()
+            self._iopub.close()
+            self._listen()
+            self._renew()
+
     def _renew(self) -> None:
         """Other sockets for our requests: what waits in these is for a kernel that may be gone."""
         for dealer in self._dealers.values():
@@ -243,8 +275,7 @@ class Attached:
         """
         began = time.monotonic()
         poller = self._poller
-        for one in (self._iopub, self._monitor, self._wakeup):
-            poller.register(one, zmq.POLLIN)
+        poller.register(self._wakeup, zmq.POLLIN)
         self._ask()
         heard: list[list[bytes]] = []
         while True:
@@ -354,7 +385,7 @@ class Attached:
         """What the monitor says; whether the connection was lost."""
         lost = False
         for frames in receive(self._monitor):
-            event = parse_monitor_message(frames)["event"]
+            (event,) = struct.unpack_from("=H", frames[0])  # zmq.utils.monitor loads asyncio for this
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             lost = lost or event == zmq.EVENT_DISCONNECTED
         return lost
@@ -398,7 +429,7 @@ class Attached:
                     self._poller.register(agent, agent_flags)
             if paused_until and paused_until <= now:
                 paused_until = 0.0
-                self._poller.register(self._iopub, zmq.POLLIN)
+                self._poller.register(self._iopub, zmq.POLLIN)  # again, or as it is
             ready = dict(self._poller.poll(self._timeout_ms(now, paused_until)))
             if self._monitor in ready or self._life.holds:
                 self._follow_life()
@@ -455,8 +486,9 @@ class Attached:
                 self._do(self._life.receive_starting(time.time()))
                 continue  # what follows of it we say ourselves
             if self._life.holds:
-                if len(self._held) < HELD_COUNT:
-                    self._held.append(frames)
+                self._held.append(frames)
+                if len(self._held) >= HELD_COUNT:
+                    self._do(self._life.receive_much(time.time()))
                 continue
             self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
             if self._was_busy and self._asked.shell.encode() in parts.parent and _says(parts, b"idle"):
@@ -479,6 +511,8 @@ class Attached:
             self._renew()
         if self._connected:
             self._do(self._life.receive_back(now))
+        elif self._life.holds:
+            self._move()
         answers = self._asked.answers
         waited = time.monotonic() - self._asked.answered_at
         if self._life.pulse is Pulse.ASKED and (Channel.SHELL in answers or (answers and waited >= SHELL_S)):
@@ -521,6 +555,8 @@ class Attached:
                     self._submitted.append((channel, frames))
                 else:
                     self._submit(channel, frames)
+            case link.Act({"action": "interrupt"}) if self._life.holds:
+                pass  # what ran is gone
             case link.Act({"action": "interrupt"}):
                 header = new_header("interrupt_request", session=self._session, username="rtc")
                 self._dealers[Channel.CONTROL].send_multipart(self.codec.write(header, {}))

@@ -22,7 +22,7 @@ from ..errors import LocalError
 DEAD_S = 3.0
 """A kernel that is away for so long is dead; one that is restarted is there again before. Seconds."""
 
-ANSWER_S = 5.0
+ANSWER_S = 30.0
 """A kernel that is there again may take so long to answer: it starts. Then it is taken for a new one. Seconds."""
 
 LOOK_S = 0.2
@@ -177,6 +177,10 @@ class Life:
                 return []
             case _:
                 return []
+
+    def receive_much(self, now: float) -> list[Command]:
+        """More was said than is held: there is somebody, who does not answer."""
+        return self._live(self.number + 1, now, busy=True) if self.pulse is Pulse.ASKED else []
 
     def _live(self, number: int, now: float, *, busy: bool) -> list[Command]:
         commands: list[Command] = []
