@@ -136,7 +136,8 @@ def _is_new(connection: Connection) -> bool:
 
 def _start(connection: Connection, args: argparse.Namespace, settings: RTCKernel) -> subprocess.Popen[bytes]:
     argv = [*PROGRAM, "-f", str(connection.path), *to_argv(settings)]
-    argv += ["--display-name", _display_name(str(connection.info.get("kernel_name") or ""))]
+    display_name, language = _look_up(str(connection.info.get("kernel_name") or ""))
+    argv += ["--display-name", display_name, "--language", language]
     argv += ["--timeout", str(args.timeout)] if args.timeout else []
     if not args.detach:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
@@ -149,8 +150,8 @@ def _start(connection: Connection, args: argparse.Namespace, settings: RTCKernel
     )
 
 
-def _display_name(kernel_name: str) -> str:
-    """What frontends show for a kernel of this name; empty where nothing of this name is installed here.
+def _look_up(kernel_name: str) -> tuple[str, str]:
+    """``(display_name, language)`` of a kernelspec; empty where nothing of this name is installed here.
 
     Looks by itself: jupyter_client takes longer to load than the kernel to answer.
     """
@@ -159,8 +160,8 @@ def _display_name(kernel_name: str) -> str:
     for directory in jupyter_path("kernels") if kernel_name else ():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             spec = json.loads((Path(directory) / kernel_name / "kernel.json").read_text(encoding="utf-8"))
-            return str(spec["display_name"])
-    return ""
+            return str(spec["display_name"]), str(spec["language"])
+    return "", ""
 
 
 def _next_event(process: subprocess.Popen[bytes]) -> Json | None:

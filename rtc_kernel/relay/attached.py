@@ -63,6 +63,9 @@ NEW_S = 15.0
 SHELL_S = 0.1
 """A kernel that has answered on control and has not on shell after this time is busy. Seconds."""
 
+HEARD_S = 1.0
+"""A kernel that publishes, and so has the right key, may take so long to answer on control, too. Seconds."""
+
 FLOOD_COUNT, FLOOD_S = 30, 0.02
 """So many messages in one go are a flood; then they are fetched once in that time. Seconds."""
 
@@ -84,7 +87,7 @@ AGENT_END_S = 3.0
 
 def main(argv: Sequence[str]) -> None:
     """Follow a kernel until it is gone, or we are told to stop. ``argv``: ``-f FILE``, ``--detached``,
-    ``--display-name NAME``, ``--timeout S`` and settings."""
+    ``--display-name NAME``, ``--language NAME``, ``--timeout S`` and settings."""
     options = parse_argv(argv)
     rest = iter(options.child_arguments)
     given = {name: True if name == "--detached" else next(rest, "") for name in rest}
@@ -94,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
         timeout_s = float(given.get("--timeout") or FIND_S)
         with only_one(connection), Attached(connection, settings, options.settings) as attached:
             attached.parent_pid = 0 if "--detached" in given else os.getppid()
-            attached.find(timeout_s, str(given.get("--display-name") or ""))
+            attached.find(timeout_s, str(given.get("--display-name") or ""), str(given.get("--language") or ""))
             attached.run()
         say({"event": "ended", "reason": attached.reason})
     except SetupError as exc:
@@ -172,7 +175,6 @@ class Attached:
         )
         self.supervisor = Supervisor(self.spool, self._hello, argv)
         self.info: Json = {}
-        self.kernel_info: Json = {}
         self._session = uuid.uuid4().hex
         self._context = zmq.Context()
         self._identity = os.urandom(8).hex().encode()
@@ -241,11 +243,10 @@ class Attached:
             if written_ns == self._written_ns:
                 return
             self._written_ns = written_ns
-            now = connections.read(self.connection.path)
-            before = self.connection
-            if now.key != before.key or all(now.url(name) == before.url(name) for name in connections.PORT_NAMES):
+            before, read = self.connection, connections.read(self.connection.path)
+            if read.key != before.key or all(read.url(name) == before.url(name) for name in connections.PORT_NAMES):
                 return
-            self.connection = now
+            self.connection = read
             for one in (self._iopub, self._monitor):
                 with contextlib.suppress(KeyError):
                     self._poller.unregister(one)
@@ -267,8 +268,11 @@ class Attached:
 
     # --- who is there
 
-    def find(self, timeout_s: float, display_name: str) -> None:
+    def find(self, timeout_s: float, display_name: str = "", language: str = "") -> None:
         """Learn who is there, and begin to follow.
+
+        Args:
+            display_name, language: of its kernelspec, as far as they are known.
 
         Raises:
             SetupError: nobody answers, or somebody with another key.
@@ -279,7 +283,7 @@ class Attached:
         self._ask()
         heard: list[list[bytes]] = []
         while True:
-            left_s = self._find_until(bool(heard), timeout_s) - (time.monotonic() - began)
+            left_s = self._find_until(began, bool(heard), timeout_s) - time.monotonic()
             if left_s <= 0:
                 break
             ready = dict(poller.poll(math.ceil(left_s * 1000)))
@@ -299,18 +303,19 @@ class Attached:
                 self._watch()
         if not self._asked.answers and not heard:
             raise self._nobody()
-        self._begin(heard, display_name)
+        self._begin(heard, display_name, language)
 
-    def _find_until(self, heard: bool, timeout_s: float) -> float:
-        """How long after our question we wait, as things are. Seconds."""
+    def _find_until(self, began: float, heard: bool, timeout_s: float) -> float:
+        """How long we wait, as things are (monotonic seconds); ``began``: when we asked."""
+        latest = began + timeout_s
         if not self._connected:
             is_new = time.time() - self.connection.path.stat().st_mtime < NEW_S
-            return timeout_s if is_new else min(CONNECT_S, timeout_s)
+            return latest if is_new else min(began + CONNECT_S, latest)
         if Channel.SHELL in self._asked.answers:
-            return 0.0
-        if Channel.CONTROL in self._asked.answers or heard:
-            return min(self._asked.answered_at + SHELL_S, timeout_s)
-        return timeout_s
+            return began
+        if self._asked.answers:
+            return min(self._asked.answered_at + SHELL_S, latest)
+        return min(began + HEARD_S, latest) if heard else latest
 
     def _nobody(self) -> SetupError:
         path, where = self.connection.path, self.connection.url("iopub_port")
@@ -321,14 +326,15 @@ class Attached:
         what = f"the kernel at {where} does not answer what is signed with the key in {path}"
         return SetupError(what, "give its own connection file, or --timeout S if it is busy")
 
-    def _begin(self, heard: list[list[bytes]], display_name: str) -> None:
+    def _begin(self, heard: list[list[bytes]], display_name: str, language: str) -> None:
         message = next(iter(self._asked.answers.values()), None)
-        info = self.kernel_info = message.content if message else {}
-        language = info.get("language_info") or {}
-        name = str(language.get("name") or "") if isinstance(language, dict) else ""
+        info = message.content if message else {}
+        told = info.get("language_info")
+        name = str(told.get("name") or language) if isinstance(told, dict) else language
         file = self.connection
         kernel_name = str(file.info.get("kernel_name") or name or "kernel")
-        session = self._asked.session if self._asked.session != self._session else ""
+        session = self._asked.session if message else self._session_of(heard)
+        session = "" if session == self._session else session
         number = number_of(session or file.key.decode("ascii", "replace"))
         self._life = Life(number, told=bool(session))
         busy = Channel.SHELL not in self._asked.answers
@@ -338,12 +344,21 @@ class Attached:
             "language": name,
             "notebook": file.info.get("jupyter_session") or None,
             "started_at": min(file.path.stat().st_mtime, time.time()),
-            "session": self._asked.session,
+            "session": self._asked.session or session,
             "username": message.username if message else "",
         }
         self._turn(number, busy=busy)
         for frames in heard:
             self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+
+    def _session_of(self, heard: list[list[bytes]]) -> str:
+        """Of the process, by what it has published about nobody's request (a welcome); empty where it has not."""
+        for frames in heard:
+            with contextlib.suppress(RemoteError):
+                message = self.codec.read(frames)
+                if not message.parent and message.session:
+                    return message.session
+        return ""
 
     def _turn(self, number: int, *, busy: bool) -> None:
         self._was_busy = busy
