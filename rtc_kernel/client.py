@@ -22,6 +22,7 @@ import hashlib
 import json
 import logging
 import random
+import re
 import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -103,6 +104,22 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobPiece:
+    """Some of a blob's bytes.
+
+    Attributes:
+        media_type: of the blob, as it is served: what a browser would run is ``text/plain``.
+        size_bytes: of the whole blob.
+        start: where ``data`` begins in it.
+    """
+
+    media_type: str
+    size_bytes: int
+    start: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """Where a document is. ``url`` has no token and no slash at its end. ``certfile``: the certificate that is trusted,
     of a kernel of this machine that speaks TLS; any other needs one that the system trusts (``SSL_CERT_FILE``)."""
@@ -158,13 +175,23 @@ async def call(address: Address, method: str, path: str, body: Json | None = Non
 
 async def fetch(address: Address, method: str, path: str, body: Json | None = None) -> bytes:
     """The same as :func:`call`, for an answer that is not JSON."""
+    return (await _fetch(address, method, path, body)).body
+
+
+async def _fetch(
+    address: Address,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> HTTPResponse:
     http = AsyncHTTPClient(force_instance=True, max_body_size=MAX_MESSAGE_BYTES)
     try:
         answer = await http.fetch(
             HTTPRequest(
                 address.url + path,
                 method,
-                headers=address.headers(),
+                headers={**address.headers(), **headers},
                 ssl_options=address.trust(),
                 body=json.dumps(body or {}) if method in ("POST", "PUT") else None,
                 connect_timeout=REQUEST_S,
@@ -177,7 +204,7 @@ async def fetch(address: Address, method: str, path: str, body: Json | None = No
     finally:
         http.close()
     if answer.error is None:
-        return answer.body
+        return answer
     raise _refused(answer)
 
 
@@ -736,6 +763,11 @@ class Document:
         return str(self._health.get("role", "view"))
 
     @property
+    def name(self) -> str:
+        """Of our link: what others see as ``by`` and ``submitted_by`` of what we ask for."""
+        return str(self._health.get("name", ""))
+
+    @property
     def address(self) -> Address:
         """Where the document is, as of the last connection."""
         if self._address is None:
@@ -839,6 +871,23 @@ class Document:
         if hashlib.sha256(data).hexdigest() != name:
             raise RemoteError(Reason.MALFORMED, "the blob's bytes do not have its digest")
         return data
+
+    async def blob_piece(self, digest: str, start: int, count: int) -> BlobPiece:
+        """Some of the bytes behind ``{"blob": "sha256:…"}``: at most ``count`` (from 1) of them, from ``start`` on. A
+        piece is not compared with the digest, which is that of the whole.
+
+        Raises:
+            MissingError: there is no such blob here.
+            SetupError: it ends before ``start``.
+        """
+        path = f"/blobs/{quote(digest.removeprefix('sha256:'), safe='')}"
+        asked = {"Range": f"bytes={start}-{start + count - 1}"}
+        answer = await _fetch(self.address, "GET", path, headers=asked)
+        media_type = answer.headers.get("Content-Type", "application/octet-stream").partition(";")[0]
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        if told is None:  # a server may answer with the whole
+            return BlobPiece(media_type, len(answer.body), start, answer.body[start : start + count])
+        return BlobPiece(media_type, int(told[2]), int(told[1]), answer.body)
 
     # to act: everything by a row of the requests; needs a token with the role run
 

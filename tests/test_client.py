@@ -21,7 +21,18 @@ from rtc_kernel.agent import serve
 from rtc_kernel.agent.document import StateDocument
 from rtc_kernel.agent.serve import handlers
 from rtc_kernel.agent.serve.access import Role
-from rtc_kernel.client import MAX_PENDING, Address, Change, Changes, Document, Kind, Replica, connect, merge_kinds
+from rtc_kernel.client import (
+    MAX_PENDING,
+    Address,
+    BlobPiece,
+    Change,
+    Changes,
+    Document,
+    Kind,
+    Replica,
+    connect,
+    merge_kinds,
+)
 from rtc_kernel.errors import Reason, RemoteError, SetupError
 from rtc_kernel.requesting import Requester
 from rtc_kernel.tables import (
@@ -237,6 +248,11 @@ def test_history_and_blobs_come_over_http() -> None:
                 assert [row.seq for row in await doc.history(text="= 2")] == [2]
                 assert await doc.blob(digest) == data
                 assert await doc.blob(digest.removeprefix("sha256:")) == data
+                assert await doc.blob_piece(digest, 3998, 10) == BlobPiece("image/png", 4000, 3998, b"NG")
+                assert await doc.blob_piece(digest, 0, 4) == BlobPiece("image/png", 4000, 0, b"\x89PNG")
+                with pytest.raises(SetupError, match="no such bytes"):
+                    await doc.blob_piece(digest, 4000, 1)
+                assert doc.name == "viewer"
                 with pytest.raises(SetupError, match="regular expression"):
                     await doc.history(grep="x")  # this token may only view
                 with pytest.raises(SetupError, match="no such blob"):
