@@ -33,6 +33,7 @@ PURE = {
     "pieces",
     "comparing",
     "yproto",
+    "cli/telling",
     "agent/pace",
     "relay/intercept",
     "relay/spool",
@@ -55,6 +56,7 @@ YJS_ROOMS = {
     "client",
     "requesting",
 }
+MCP_ROOMS = {"cli/tools", "cli/reporting", "cli/offering"}
 HALLWAYS = {"agent/app", "relay/app", "cli", "run", "__main__", "agent/__main__", "__init__"}
 
 
@@ -110,6 +112,13 @@ def test_the_relay_never_imports_agent_yjs_or_web(file: str) -> None:
 def test_yjs_is_known_in_few_rooms(file: str) -> None:
     if room(file) not in YJS_ROOMS:
         assert "pycrdt" not in {name.partition(".")[0] for name in imports(file)}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_optional_package_is_known_in_few_rooms_and_loaded_by_its_command_alone(file: str) -> None:
+    if room(file) not in MCP_ROOMS:
+        assert not {name.partition(".")[0] for name in imports(file)} & {"mcp", "mcp_types", "pydantic"}
+        assert not own(file) & {"cli/tools", "cli/reporting"}
 
 
 @pytest.mark.parametrize("file", FILES)

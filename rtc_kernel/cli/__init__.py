@@ -7,6 +7,7 @@
 * ``watching``  watch: follow a kernel in the terminal
 * ``executing`` exec: run code on a kernel that lives
 * ``acting``    interrupt, restart, queue: act on a kernel through its document
+* ``offering``  mcp: offer kernels to an agent program
 * ``histories`` history, show, export: of kernels that live or are dead
 * ``replaying`` replay: show recorded runs again, as they went
 * ``rerunning`` rerun: run a history on a fresh kernel, and compare

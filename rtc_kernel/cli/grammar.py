@@ -25,6 +25,9 @@ Commands = argparse._SubParsersAction  # the only name that argparse has for it
 
 Command = Callable[[argparse.Namespace, RTCKernel], int]
 
+NAME_CHARS = 56
+"""Of a name for a link: a number may be put behind it."""
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -66,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         _add_watching,
         _add_executing,
         _add_acting,
+        _add_offering,
         _add_histories,
         _add_times,
         _add_specs,
@@ -211,6 +215,22 @@ def _add_acting(commands: Commands[_Command]) -> None:
     command.set_defaults(command="acting:queue")
 
 
+def _add_offering(commands: Commands[_Command]) -> None:
+    command = commands.add_parser(
+        "mcp",
+        help="offer kernels to an agent program (Model Context Protocol, stdio)",
+        description="Offer the kernels of this machine, or one, as tools to a program that speaks the Model Context "
+        "Protocol: it is started by that program, and speaks with it over stdin and stdout.",
+    )
+    _add_target(command)
+    command.add_argument(
+        "--name", metavar="NAME", type=_name, help="under which people see it (default: what the program calls itself)"
+    )
+    command.add_argument("--role", choices=("view", "run"), default="run", help="view: only tools that look")
+    command.add_argument("--allow-restart", action="store_true", help="offer a tool that restarts a kernel, too")
+    command.set_defaults(command="offering:offer")
+
+
 def _add_histories(commands: Commands[_Command]) -> None:
     command = commands.add_parser("history", help="what ran, also on kernels that are dead")
     which = command.add_mutually_exclusive_group()
@@ -327,6 +347,12 @@ def _seconds(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds above 0")
     return value
+
+
+def _name(text: str) -> str:
+    if not (text.strip() and text.isprintable() and len(text) <= NAME_CHARS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: give at most {NAME_CHARS} printable characters")
+    return text.strip()
 
 
 def _speed(text: str) -> float:

@@ -42,7 +42,7 @@ def address_of(kernel: discovery.LiveKernel) -> Address:
 def list_kernels(args: argparse.Namespace, _settings: RTCKernel) -> int:
     """``jupyter rtc list``."""
     found = discovery.live()
-    rows = asyncio.run(_ask_all(found))
+    rows = asyncio.run(ask_all(found))
     if args.json:
         emit(rows)
     elif not rows:
@@ -63,7 +63,9 @@ def list_kernels(args: argparse.Namespace, _settings: RTCKernel) -> int:
     return 0
 
 
-async def _ask_all(kernels: list[discovery.LiveKernel]) -> list[Json]:
+async def ask_all(kernels: list[discovery.LiveKernel]) -> list[Json]:
+    """What is known of each of these kernels, with what its agent says now: its file's fields but the token, ``state``
+    and ``peers``."""
     return list(await asyncio.gather(*(_ask(kernel) for kernel in kernels)))
 
 
