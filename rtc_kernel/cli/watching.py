@@ -28,6 +28,10 @@ GONE_S = 6.0
 """A kernel that was said to be dead, or has no discovery file any more, is gone for good after this time: a
 restart takes about a second."""
 
+RESTART_S = 15.0
+"""The same where its connection file is still there: whoever started it means to start it again, and a busy machine
+takes its time."""
+
 UNREACHABLE_S = 60.0
 """A kernel elsewhere that just does not answer is given up after this time."""
 
@@ -156,12 +160,11 @@ async def _changes(doc: Document, target: str) -> AsyncIterator[Change | None]:
 
 def patience_s(doc: Document, target: str) -> float:
     """How long a kernel that is not connected may stay so before it is gone for good."""
-    if doc.kernel.state is KernelState.DEAD:
-        return GONE_S
-    if not target.startswith(("http://", "https://")):
-        lives = any(kernel.kernel_id == doc.kernel.id for kernel in discovery.live())
-        return UNREACHABLE_S if lives else GONE_S
-    return UNREACHABLE_S
+    is_local = not target.startswith(("http://", "https://"))
+    lives = is_local and any(kernel.kernel_id == doc.kernel.id for kernel in discovery.live())
+    if is_local and not lives:
+        return RESTART_S if (discovery.directory().parent / f"kernel-{doc.kernel.id}.json").exists() else GONE_S
+    return GONE_S if doc.kernel.state is KernelState.DEAD else UNREACHABLE_S
 
 
 def _headline(doc: Document) -> str:
