@@ -38,6 +38,7 @@ PURE = {
     "relay/intercept",
     "relay/spool",
     "relay/cutting",
+    "relay/pulse",
     *(f"agent/keep/{name}" for name in ("retention", "rows", "edit", "lookup", "records", "upkeep")),
     "agent/serve/access",
     "agent/serve/ranges",

@@ -8,6 +8,7 @@
 * ``child``       the real kernel's life
 * ``supervisor``  the agent's life, and the link to it
 * ``app``         the hallway: one loop that wires them
+* ``attached``    the relay's place at a kernel that somebody else has started; ``pulse``: whether that lives (pure)
 
 Nothing here imports the agent, pycrdt or a web library, and nothing is imported before the child has been
 started but what starting it needs.
