@@ -57,18 +57,20 @@ WRITERS = (COLLABORATION, SERVER_DOCUMENTS)
 def make(frontend: Frontend) -> None:
     """Its environment, in place of one that is there."""
     home = DIRECTORY / frontend.name
+    here = [sys.executable, "-m", "venv", "--clear", str(home)]
+    pip = [str(frontend.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if uv is None:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        install = [str(frontend.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    else:
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", str(frontend.python)]
-    subprocess.run([*install, *frontend.packages], check=True)
+    if uv is not None:
+        venv = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home)]
+        install = [uv, "pip", "install", "--quiet", "--python", str(frontend.python), *frontend.packages]
+        if all(subprocess.run(command, check=False).returncode == 0 for command in (venv, install)):
+            return  # else it may be that only pip is told where packages are to be had
+    for command in (here, [*pip, *frontend.packages]):
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
     for each in (*READERS, *WRITERS):
         if each.packages and (len(sys.argv) == 1 or each.name in sys.argv[1:]):
-            print(each.name, *each.packages, flush=True)
+            print(f"{each}: {', '.join(each.packages)}", flush=True)
             make(each)

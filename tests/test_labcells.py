@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import nbformat
@@ -335,8 +335,8 @@ def test_hostile_outputs_that_come_back_do_nothing_and_take_nothing_along(lab: J
     with another(browser) as elsewhere, tab(lab, browser, name) as theirs, tab(lab, elsewhere, name) as mine:
         mine.wait_ready()
         theirs.wait_ready()
-        theirs.start(0)
-        theirs.start(1)
+        theirs.run(0, 1)
+        theirs.run(1, 2)
         with tab(lab, elsewhere, name) as restored:
             for notebook in (mine, restored):
                 expect(notebook.outputs(1)).to_have_text("'behind'")
@@ -490,26 +490,36 @@ def test_a_server_that_is_started_again_takes_nothing_from_the_page_and_adds_not
         expect(again.outputs(1)).to_have_text("begun\n")
 
 
+@pytest.fixture(params=["wrapped", "provisioned"])
+def own_kernel(request: pytest.FixtureRequest, lab: JupyterServer) -> str:
+    """A kernelspec that the user has written, put behind the relay in either way; the name to start it by."""
+    data, name = lab.root.parent / "data", f"own-{request.param}"
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec: dict[str, Any] = {"argv": argv, "display_name": "Mine", "language": "python", "env": {"OF_MINE": "yes"}}
+    if request.param == "provisioned":
+        spec["metadata"] = {"kernel_provisioner": {"provisioner_name": "rtc-provisioner"}}
+    (data / "kernels" / name).mkdir()
+    (data / "kernels" / name / "kernel.json").write_text(json.dumps(spec))
+    if request.param == "provisioned":
+        return name
+    install = [sys.executable, "-m", "rtc_kernel.cli", "install", "--kernel", name, "--user"]
+    subprocess.run(install, env={**os.environ, "JUPYTER_DATA_DIR": str(data)}, check=True, capture_output=True)
+    return f"rtc-{name}"
+
+
 @ends
-def test_a_kernelspec_of_the_users_own_that_is_wrapped_shows_what_ran_while_the_tab_was_closed(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
+def test_a_kernel_of_the_users_own_shows_what_it_ran_while_the_tab_was_closed(
+    lab: JupyterServer, browser: Browser, tmp_path: Path, own_kernel: str
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    data = lab.root.parent / "data"
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "Mine", "language": "python", "env": {"OF_MINE": "yes"}}
-    (data / "kernels" / "mine").mkdir()
-    (data / "kernels" / "mine" / "kernel.json").write_text(json.dumps(spec))
-    install = [sys.executable, "-m", "rtc_kernel.cli", "install", "--kernel", "mine", "--user"]
-    subprocess.run(install, env={**os.environ, "JUPYTER_DATA_DIR": str(data)}, check=True, capture_output=True)
-    name = write_notebook(lab, "rtc-mine", f"import os\nprint(os.environ['OF_MINE'])\n{gate.code}print('two')")
+    name = write_notebook(lab, own_kernel, f"import os\nprint(os.environ['OF_MINE'])\n{gate.code}print('two')")
     with tab(lab, browser, name) as notebook:
         notebook.wait_ready()
         notebook.start(0)
         expect(notebook.outputs(0)).to_have_text("yes\n")
     with tab(lab, browser, name) as notebook:
         expect(notebook.outputs(0)).to_have_text("yes\n")
-        expect(notebook.status).to_have_text("RTC Mine | Busy")
+        expect(notebook.status).to_have_text(re.compile(r"Mine \| Busy$"))
         gate.open()
         expect(notebook.outputs(0)).to_have_text("yes\ntwo\n")
         expect(notebook.prompt(0)).to_have_text("[1]:")
