@@ -39,6 +39,7 @@ if TYPE_CHECKING or not MISSING:
         READY_S,
         Browser,
         NotebookPage,
+        agent_of,
         another,
         chromium,
         end_kernels,
@@ -249,24 +250,38 @@ def test_what_the_python_client_asks_for_with_a_cell_is_in_that_cell(lab: Jupyte
     name = write_notebook(lab, "rtc-python", "print('asked')", "'second'")
     cells = nbformat.read(lab.root / name, as_version=4).cells
 
-    async def ask() -> list[client.Execution]:
-        kernel = kernel_of(lab)
-        async with asyncio.timeout(60), client.connect(kernel.url, token=kernel.token) as doc:
-            first = await doc.run("print('asked')", cell=cells[0].id, notebook=name)
-            second = await doc.run("print('other')", cell=cells[1].id, notebook=name)
-            return [await first.result(), await second.result()]
+    def ask(code: str, cell: int | None) -> None:
+        async def run() -> None:
+            kernel = kernel_of(lab)
+            async with asyncio.timeout(60), client.connect(kernel.url, token=kernel.token) as doc:
+                asked = await doc.run(code, **({} if cell is None else {"cell": cells[cell].id, "notebook": name}))
+                await asked.result()
+
+        with ThreadPoolExecutor(1) as pool:  # here Playwright's loop runs
+            pool.submit(asyncio.run, run()).result()
 
     with tab(lab, browser, name) as notebook:
         notebook.wait_ready()
         notebook.save(lab, name)
-        with ThreadPoolExecutor(1) as pool:  # here Playwright's loop runs
-            pool.submit(asyncio.run, ask()).result()
+        ask("print('asked')", 0)
         expect(notebook.outputs(0)).to_have_text("asked\n")
         expect(notebook.prompt(0)).to_have_text("[1]:")
         expect(notebook.cell(0).locator(".rtc-Note")).to_contain_text("owner")
+        assert notebook.is_dirty, "no page has run it, so none will save it"
+        ask("print('other')", 1)
         expect(notebook.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")
         expect(notebook.outputs(1)).to_have_count(0)
-        assert notebook.is_dirty, "no page has run it, so none will save it"
+        ask("print('of no cell')", None)
+        notebook.press(1, "b")
+        notebook.write(2, "print('of no cell')")
+        agent_of(lab).kill()  # all of the document comes anew
+        ask("print('asked again')\n", 0)
+        expect(notebook.cell(0).locator(".rtc-Note button")).to_have_text("ran with different code")
+        expect(notebook.outputs(0)).to_have_text("asked\n")
+        expect(notebook.outputs(2)).to_have_count(0)
+        ask("print('of no cell')", None)
+        expect(notebook.outputs(2)).to_have_text("of no cell\n")
+        notebook.save(lab, name)
     with tab(lab, browser, name) as notebook:
         expect(notebook.outputs(0)).to_have_text("asked\n")
         expect(notebook.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")

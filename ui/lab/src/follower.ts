@@ -43,6 +43,8 @@ export class NotebookFollower {
   private stopListening: () => void = () => undefined;
   private doc: LiveDocument | null = null;
   private readonly screens = new WeakMap<CodeCell["model"], Screen>();
+  /** The newest execution when a cell came into the notebook: of earlier ones its code says nothing. */
+  private readonly births = new WeakMap<CodeCell["model"], number>();
   private readonly values = new Map<string, Json>();
   private readonly made: Made = new WeakMap();
   private readonly wholes = new Map<string, { outputs: readonly Output[]; ended: boolean }>();
@@ -151,6 +153,7 @@ export class NotebookFollower {
       if (this.baseline === null) {
         const ended = [...this.executions()].filter(hasEnded).map(({ seq }) => seq);
         this.baseline = this.isFirst ? 0 : Math.max(0, ...ended);
+        for (const { cell } of keys) this.births.set(cell.model, 0);
       }
       // What runs now, and what the user looks at, first.
       const order = keys.filter(({ id }) => latest.has(id));
@@ -213,12 +216,13 @@ export class NotebookFollower {
   }
 
   private fillNew(): void {
+    const newest = Math.max(0, ...[...this.executions()].map(({ seq }) => seq));
+    for (const { model } of this.cells()) if (!this.births.has(model)) this.births.set(model, newest);
     const keys = this.keys().filter(({ cell }) => !this.screens.has(cell.model) && !cell.outputArea.future);
     const latest = keys.length > 0 ? latestOf(keys, this.executions()) : new Map<string, Execution>();
     for (const { id, cell } of keys) {
       const execution = latest.get(id);
-      // Code alone says nothing of a cell that was just written.
-      if (execution?.cell === id) this.show(cell, execution);
+      if (execution) this.show(cell, execution);
       else if (isStarred(cell)) showIdle(cell);
     }
   }
@@ -264,7 +268,9 @@ export class NotebookFollower {
   private isNews(cell: CodeCell, execution: Execution, known: Screen | undefined): boolean {
     const { seq, metadata } = execution;
     if (execution.private || metadata[CLEARED] || !counts(execution)) return false;
-    if (hasEnded(execution) && seq <= (this.baseline ?? 0)) return false;
+    const isItsOwn = execution.cell === cell.model.sharedModel.getId();
+    const since = isItsOwn ? this.baseline : Math.max(this.baseline ?? 0, this.births.get(cell.model) ?? 0);
+    if (hasEnded(execution) && seq <= (since ?? 0)) return false;
     const shown = known && this.doc?.executions.get(known.execution);
     if (shown && shown.seq > seq) return false;
     const drawn = cell.outputArea.future && this.doc?.executions.get(cell.outputArea.future.msg.header.msg_id);
