@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-DIRECTORY = Path(os.environ.get("RTC_TEST_FRONTENDS") or Path(__file__).parent / ".frontends")
+DIRECTORY = Path(os.environ.get("RTC_TEST_FRONTENDS") or Path(__file__).parent / ".frontends").absolute()
 
 
 @dataclass(frozen=True)
