@@ -121,7 +121,9 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
 ) -> None:
     gate = Gate(tmp_path / "gate")
     filler = "\n".join(f"# line {number}" for number in range(60))
-    name = write_notebook(lab, "rtc-python", "print('first of all')", filler, f"{gate.code}print('opened')", "'last'")
+    name = write_notebook(
+        lab, "rtc-python", "print('first of all')", filler, f"print('so far')\n{gate.code}print('opened')", "1"
+    )
     with notebook_page(lab, browser, name) as (notebook, panel):
         page = notebook.page
         expect(panel.node).to_be_hidden()
@@ -135,10 +137,11 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
         running = panel.card("gate_until")
         expect(running).to_have_attribute("data-state", "running")
         expect(panel.node.locator(".now")).to_contain_text("Running for")
+        expect(running.locator(".outputs-fold")).to_have_text("1 line so far")
         gate.open()
         expect(running).to_have_attribute("data-state", "ok")
         expect(running.locator(".count")).to_have_text("[2]")
-        expect(running.locator(".outputs-fold")).to_contain_text("opened")
+        expect(running.locator(".outputs-fold")).to_contain_text("2 lines")
 
         with client_of(lab) as console:
             console.execute("print('from ' + 'a console')")

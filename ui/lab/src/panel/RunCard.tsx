@@ -11,12 +11,15 @@ import { StateMark } from "@rtc-kernel/viewer/shapes.tsx";
 import { failure } from "@rtc-kernel/viewer/summary.ts";
 import type { Execution, ExecutionState } from "@rtc-kernel/client";
 import type { JSX } from "preact";
-import { useReducer, useState } from "preact/hooks";
+import { useLayoutEffect, useReducer, useState } from "preact/hooks";
 import type { PanelEnv, Trans } from "./env.ts";
 import { type Excerpt, excerptOf, type Kind } from "./excerpt.ts";
 
 /** Their shape says it, and what stands below it. */
 const PLAIN_STATES: ReadonlySet<ExecutionState> = new Set<ExecutionState>(["ok", "error", "running"]);
+
+/** How often the line on a fold is said anew. Milliseconds. */
+const FOLD_MS = 300;
 
 /** Go to the cell of an execution, and say so where there is none. */
 export function reveal(env: PanelEnv, execution: Execution): void {
@@ -67,7 +70,7 @@ export function RunCard({ env, session, id, position, total }: CardProps & { env
         <p class="why">{STATE_WORDS[execution.state].says}</p>
       ) : null}
       {history.isWhole(id) || isTravelling ? (
-        <Fold env={env} session={session} execution={execution} isLatest={position === total} />
+        <LiveFold env={env} session={session} execution={execution} isLatest={position === total} />
       ) : (
         <p class="pending">
           {history.isMissing(id)
@@ -171,6 +174,33 @@ interface FoldProps {
   session: Session;
   execution: Execution;
   isLatest: boolean;
+}
+
+/** A fold that says what is behind it while that grows, without its card. */
+function LiveFold(props: FoldProps): JSX.Element {
+  const { session, execution } = props;
+  const { history } = session;
+  const { id } = execution;
+  const [, again] = useReducer((count: number) => count + 1, 0);
+  useLayoutEffect(() => {
+    let timer: number | undefined;
+    let hasAny = false;
+    const stop = history.onRow(id, (row, change) => {
+      if (change?.kind !== "changed" || change.columns) return; // the card is drawn anew
+      const wait = hasAny ? FOLD_MS : 0;
+      hasAny ||= row.outputs.length > 0;
+      timer ??= window.setTimeout(() => {
+        timer = undefined;
+        again(null);
+      }, wait);
+    });
+    return () => {
+      stop();
+      window.clearTimeout(timer);
+    };
+  }, [history, id]);
+  const row = session.travel.at.value === null ? (history.get(id) ?? execution) : execution;
+  return <Fold {...props} execution={row} />;
 }
 
 const folds = new WeakMap<Session, Map<string, boolean>>();
