@@ -3,6 +3,7 @@
 import type { Output } from "@rtc-kernel/client";
 import { describe, expect, it } from "vitest";
 import { excerptOf } from "../src/panel/excerpt.ts";
+import { shorten } from "../src/panel/shorten.ts";
 import { bindTrans, PLAIN } from "../src/panel/words.ts";
 import { display, execution, stream } from "../../client/test/records.ts";
 
@@ -43,6 +44,32 @@ describe("the line on a fold", () => {
     expect(of()).toEqual({ kinds: [], first: "" });
     const error: Output = { output_type: "error", at: 1, ename: "E", evalue: "", traceback: ["line"] };
     expect(of(error)).toEqual({ kinds: [["error", 1]], first: "" });
+  });
+});
+
+describe("what is shown of outputs", () => {
+  const texts = (run: ReturnType<typeof execution>): string[] =>
+    shorten(run).map((output) => (output.output_type === "stream" ? output.text : output.output_type));
+
+  it("is all of them, unless they are long", () => {
+    const run = execution({ outputs: [stream("a\n"), display({ "text/plain": "x".repeat(100_000) })] });
+    expect(shorten(run)).toBe(run.outputs);
+  });
+
+  it("is of long text the beginning and the end", () => {
+    const [text = ""] = texts(execution({ outputs: [stream(`${"a".repeat(50_000)}${"z".repeat(50_000)}`)] }));
+    expect(text).toBe(`${"a".repeat(8_000)}\n… 66.4 KiB left out here …\n${"z".repeat(24_000)}`);
+  });
+
+  it("says what the document has left out, in its place", () => {
+    const cut = stream("headtail", { omitted_bytes: 2048, omitted_index: 4 });
+    expect(texts(execution({ outputs: [cut] }))).toEqual(["head\n… 2.0 KiB left out here …\ntail"]);
+    const [one, two] = [stream("1"), display({ "text/plain": "2" })];
+    expect(texts(execution({ outputs: [one, two], omitted_outputs: 3 }))).toEqual([
+      "1",
+      "… 3 outputs left out here …\n",
+      "display_data",
+    ]);
   });
 });
 

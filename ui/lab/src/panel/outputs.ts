@@ -5,13 +5,13 @@
  * cell. What is drawn stands in the light of the page (JupyterLab's styles are there), in a slot of the panel's shadow.
  */
 
-import { decodeBlob, type Execution, type Json, type LiveDocument, type Output } from "@rtc-kernel/client";
+import { decodeBlob, type Execution, type Json, type LiveDocument } from "@rtc-kernel/client";
 import { isOpen } from "@rtc-kernel/viewer/executions.ts";
-import { formatBytes, formatCount } from "@rtc-kernel/viewer/format.ts";
 import type { DrawnOutputs } from "@rtc-kernel/viewer/place.ts";
 import type { LabOutput, OutputAreaPackage, OutputsModel, WidgetPackage } from "../jupyterlab.ts";
 import { isCut, type Made, type Missing, stepsTo, toOutputs } from "../outputs.ts";
 import type { Trans } from "./env.ts";
+import { shorten } from "./shorten.ts";
 
 export interface Renderers {
   readonly outputArea: OutputAreaPackage;
@@ -80,9 +80,10 @@ export class LabOutputs implements DrawnOutputs {
   private draw(): void {
     const execution = this.whole ?? this.execution;
     if (execution === null) return;
+    const shown = this.whole === null ? shorten(execution) : execution.outputs;
     const missing: Missing = new Map();
     const value = (digest: string, mediaType: string): Json | undefined => this.values.get(`${digest} ${mediaType}`);
-    const wanted = toOutputs(markGaps(execution), value, missing, this.made);
+    const wanted = toOutputs(shown, value, missing, this.made);
     if (missing.size > 0) void this.load(missing);
     this.model ??= new this.renderers.outputArea.OutputAreaModel({ values: [], trusted: false });
     for (const step of stepsTo(this.shown, wanted)) {
@@ -92,7 +93,7 @@ export class LabOutputs implements DrawnOutputs {
     }
     this.shown = wanted;
     this.attach();
-    this.offerWhole(execution);
+    this.offerWhole(shown !== execution.outputs && !isOpen(execution));
   }
 
   private attach(): void {
@@ -103,8 +104,7 @@ export class LabOutputs implements DrawnOutputs {
     else this.light.append(this.area.node);
   }
 
-  private offerWhole(execution: Execution): void {
-    const isOffered = this.whole === null && isCut(execution) && !isOpen(execution);
+  private offerWhole(isOffered: boolean): void {
     if (isOffered === this.more.isConnected) return;
     if (!isOffered) {
       this.more.remove();
@@ -120,7 +120,7 @@ export class LabOutputs implements DrawnOutputs {
     if (execution === null) return;
     more.disabled = true;
     try {
-      const whole = await this.doc.transport.execution(execution.id);
+      const whole = isCut(execution) ? await this.doc.transport.execution(execution.id) : execution;
       if (this.execution?.id !== execution.id) return;
       this.whole = whole;
       this.draw();
@@ -142,23 +142,4 @@ export class LabOutputs implements DrawnOutputs {
     this.isLoading = false;
     this.draw();
   }
-}
-
-/** Say where something is left out; in the panel that is enough until somebody asks for it. */
-function markGaps(execution: Execution): readonly Output[] {
-  if (!isCut(execution)) return execution.outputs;
-  const marked: Output[] = execution.outputs.map((output) => {
-    if (output.output_type !== "stream" || !output.omitted_bytes) return output;
-    const at = output.omitted_index ?? 0;
-    const points = [...output.text];
-    const gap = `\n… ${formatBytes(output.omitted_bytes)} left out here …\n`;
-    return { ...output, text: points.slice(0, at).join("") + gap + points.slice(at).join("") };
-  });
-  const { omitted_outputs: omitted } = execution;
-  if (omitted) {
-    const half = Math.floor(marked.length / 2);
-    const text = `… ${formatCount(omitted)} outputs left out here …\n`;
-    marked.splice(half, 0, { output_type: "stream", name: "stdout", text, at: 0 } as Output);
-  }
-  return marked;
 }
