@@ -33,7 +33,7 @@ export function excerptOf({ outputs, omitted_outputs: omitted }: Execution): Exc
     else add(kindOf(output), output.output_type === "error" || !isText(output) ? 1 : countOf(textOf(output)));
   }
   if (omitted) add("output", omitted);
-  const first = outputs.map(textOf).find((text) => text.trim() !== "") ?? "";
+  const first = outputs.map(textOf).find((text) => /\S/.test(text)) ?? "";
   return { kinds: [...kinds], first: firstLine(first) };
 }
 
@@ -55,11 +55,18 @@ function textOf(output: Output): string {
   return isText(output) && typeof text === "string" ? text : "";
 }
 
-const countLines = ({ text, omitted_bytes: omitted }: Stream): number =>
-  // What is left out has lines, too: about as long as those that are here.
-  countOf(text) + (omitted ? Math.round((omitted * countOf(text)) / Math.max(1, text.length)) : 0);
+/** What is left out has lines, too: about as long as those that are here. */
+function countLines({ text, omitted_bytes: omitted }: Stream): number {
+  const count = countOf(text);
+  return count + (omitted ? Math.round((omitted * count) / Math.max(1, text.length)) : 0);
+}
 
-const countOf = (text: string): number => (text === "" ? 0 : text.replace(/\n$/, "").split("\n").length);
+/** Lines; without making any of a long text. */
+function countOf(text: string): number {
+  let count = text === "" || text.endsWith("\n") ? 0 : 1;
+  for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) count++;
+  return count;
+}
 
 /** Without colours; of a line that was written over, what stood last. */
 function firstLine(text: string): string {
