@@ -72,6 +72,7 @@ export function Banners({ session }: { session: Session }): JSX.Element {
 }
 
 function Connection({ session }: { session: Session }): JSX.Element | null {
+  session.status.value; // who reads a signal is drawn anew for signals alone, not with what is around it
   const { doc } = session;
   const isAway = doc.status === "away" || doc.status === "connecting";
   const [time, setTime] = useState(Date.now() / 1000);
