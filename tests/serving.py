@@ -56,6 +56,8 @@ class SmallBackend:
         self.requests = RequestsDocument(KERNEL)
         self.written: list[tuple[str, str, Any]] = []
         self.introduced: list[tuple[str, str]] = []
+        self.waiting: list[str] = []
+        self.decided: list[tuple[str, str]] = []
 
     def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
         received = self.requests.receive(update, by)
@@ -130,6 +132,11 @@ class SmallBackend:
 
     def introduce(self, client: str, name: str) -> None:
         self.introduced.append((client, name))
+
+    def decide(self, action: str, request: str) -> None:
+        if request not in self.waiting:
+            raise MissingError("that request does not wait any more", "it was sent or taken back")
+        self.decided.append((action, request))
 
     def peers(self) -> list[Peer]:
         return [Peer(name="ada", role="run", way="comm", since=1.0)]

@@ -275,6 +275,22 @@ async def test_a_link_that_cannot_be_is_refused_in_one_line(data):
         assert list(front.server._backend.tokens) == []
 
 
+@pytest.mark.parametrize("action", ["release", "cancel"])
+@on_loop
+async def test_whoever_has_the_kernels_channels_decides_on_what_waits(action):
+    async with fronting() as front:
+        front.server._backend.waiting = ["r1"]
+        front.send("comm_open")
+        answers = []
+        for request in ("r1", "r2", None):
+            front.send("comm_msg", "c1", {"op": action, "request": request})
+            await eventually(lambda: front.shell, "the answer came")
+            answers.append(front.shell.pop().content["data"])
+        assert answers[0] == {"request": "r1"}
+        assert [set(answer) for answer in answers[1:]] == [{"error", "remedy"}] * 2
+        assert front.server._backend.decided == [(action, "r1")]
+
+
 @on_loop
 async def test_a_frontend_says_what_its_user_is_called():
     async with fronting() as front:

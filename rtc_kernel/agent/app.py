@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 from .. import __version__, discovery, link, schema
 from ..bounds import Bounds
 from ..config import RTCKernel, history_directory, load
-from ..errors import Reason, RemoteError, RTCError, SetupError
+from ..errors import MissingError, Reason, RemoteError, RTCError, SetupError
 from ..link import Channel, Way
 from ..moments import Growth
 from ..tables import (
@@ -827,6 +827,14 @@ class App:
         """The user of a frontend says what to be called."""
         if changes := self.mirror.receive_name(client, name):
             self.put(changes)
+
+    def decide(self, action: str, request: str) -> None:
+        """Release or take back what anybody asked for, as ``%rtc queue`` does, where that is answered."""
+        if not self.settings.magics:
+            raise SetupError("it is not decided from here, the setting magics is off", "`jupyter rtc queue` does it")
+        if all(one.id != request for one in self.actions.waiting):
+            raise MissingError("that request does not wait any more", "it was sent, taken back or decided by another")
+        self.act(action, request)
 
     def put_cells(self, notebook: str, cells: tuple[Cell, ...]) -> None:
         """The cells of the notebook that a headless run works through."""

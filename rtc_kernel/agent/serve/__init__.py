@@ -157,6 +157,9 @@ class Backend(Protocol):
     def unshare(self, name: str) -> None:
         """Withdraw a link. SetupError: there is none of that name."""
 
+    def decide(self, action: str, request: str) -> None:
+        """``release`` or ``cancel`` a request, whoever asked. SetupError: it does not wait, or not from there."""
+
     def peers(self) -> Sequence[Peer]:
         """Who follows now."""
 

@@ -11,7 +11,8 @@ mean is in ``session``. The role is *run*: who can reach the kernel can run code
                                  "execution" | "marks", "id"}, {"op": "text", "id", "position", "segment"},
                                  {"op": "complete", "code", "cursor_pos"}, {"op": "health"},
                                  {"op": "share", "role", "name", "expires_s"}, {"op": "links"},
-                                 {"op": "unshare", "name"}, {"op": "introduce", "name"}
+                                 {"op": "unshare", "name"}, {"op": "introduce", "name"},
+                                 {"op": "release" | "cancel", "request"}
                      comm_close
     kernel → front   comm_msg_reply on shell, to the asker alone: data {"seq", "epoch"} and buffers, or the answer
                                  to an op, or {"error", "remedy"}
@@ -62,7 +63,7 @@ READS = 8
 PIECE_BYTES = 4 << 20
 """Bytes of a blob in one answer; who wants more asks again, from where it ended."""
 
-OPS = "history, execution, text, marks, blob, complete, health, share, links, unshare, introduce"
+OPS = "history, execution, text, marks, blob, complete, health, share, links, unshare, introduce, release, cancel"
 """What can be asked for over a comm."""
 
 log = logging.getLogger("rtc_kernel.serve")
@@ -324,6 +325,8 @@ class CommServer:
                 case "introduce":
                     self._introduce(message.session, data.get("name"))
                     answer = {}
+                case "release" | "cancel" as action:
+                    answer = self._decide(action, data.get("request"))
                 case _:
                     loop = asyncio.get_running_loop()
                     answer, buffers = await loop.run_in_executor(self._executor, self._answer, data)
@@ -359,6 +362,12 @@ class CommServer:
         if not client:
             raise SetupError("the message has no session", "send header.session")
         self._backend.introduce(client, name)
+
+    def _decide(self, action: str, request: Any) -> Json:
+        if not isinstance(request, str):
+            raise SetupError("request is missing or of the wrong type", "give the whole id of a request that waits")
+        self._backend.decide(action, request)
+        return {"request": request}
 
     def _answer(self, data: Json) -> tuple[Json, list[bytes]]:
         """The answer to an op. Runs in a thread."""

@@ -230,6 +230,16 @@ export class CommTransport implements Transport {
     await this.op(introduction(name));
   }
 
+  /** Let a request run that is held, whoever asked; what becomes of it, its row says. */
+  async release(request: string): Promise<void> {
+    await this.op({ op: "release", request });
+  }
+
+  /** Take a request back that was not sent, whoever asked. */
+  async cancel(request: string): Promise<void> {
+    await this.op({ op: "cancel", request });
+  }
+
   close(): void {
     this.reader?.close();
     this.reader = null;

@@ -506,6 +506,8 @@ describe("a comm", () => {
       { link: { name: "view-1", role: "view", expires_at: null }, url: "u", proxied_url: "/proxy/9/?token=t" },
       { error: "there is no link named 'x'", remedy: "no link is in force" },
       { links: [], peers: [{ name: "", role: "run", way: "comm", since: 1 }] },
+      { request: "r1" },
+      { request: "r2" },
     ];
     const comm = {
       onMsg: () => undefined,
@@ -526,11 +528,15 @@ describe("a comm", () => {
     expect(await transport.share({ name: "", expiresS: null })).toMatchObject({ proxied_url: "/proxy/9/?token=t" });
     await expect(transport.unshare("x")).rejects.toThrow("there is no link named 'x': no link is in force");
     expect((await transport.links()).peers).toHaveLength(1);
+    await transport.release("r1");
+    await transport.cancel("r2");
     expect(asked).toEqual([
       { op: "share", role: "run", name: "a", expires_s: 9 },
       { op: "share" },
       { op: "unshare", name: "x" },
       { op: "links" },
+      { op: "release", request: "r1" },
+      { op: "cancel", request: "r2" },
     ]);
     transport.close();
   });
