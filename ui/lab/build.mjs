@@ -2,7 +2,7 @@
 // never takes an old one for it. What JupyterLab has already (yjs) is taken from it when the script starts. The panel is
 // a script of its own, which the first one loads when the panel is looked at for the first time.
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { build } from "vite";
 
 const here = new URL(".", import.meta.url);
@@ -78,7 +78,7 @@ const manifest = {
   version,
   description,
   license,
-  jupyterlab: { extension: true, _build: { load: `static/${entry}`, extension: "./extension" } },
+  jupyterlab: { extension: true, schemaDir: "schema", _build: { load: `static/${entry}`, extension: "./extension" } },
 };
 const install = {
   packageManager: "python",
@@ -90,6 +90,13 @@ rmSync(out, { recursive: true, force: true });
 mkdirSync(new URL("static/", out), { recursive: true });
 write(`static/${entry}`, script);
 for (const { fileName, code } of chunks) write(`static/${fileName}`, code);
+// Where Jupyter Server looks for the schemas of settings, and for the version of what they are of.
+const schemas = `schemas/${name}`;
+mkdirSync(new URL(schemas, out), { recursive: true });
+for (const each of readdirSync(new URL("schema/", here)).sort()) {
+  write(`${schemas}/${each}`, readFileSync(new URL(`schema/${each}`, here), "utf8"));
+}
+write(`${schemas}/package.json.orig`, `${JSON.stringify(manifest, null, 2)}\n`);
 write("static/third-party-licenses.json", `${JSON.stringify({ packages }, null, 2)}\n`);
 write("package.json", `${JSON.stringify(manifest, null, 2)}\n`);
 write("install.json", `${JSON.stringify(install, null, 2)}\n`);

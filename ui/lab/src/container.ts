@@ -10,6 +10,7 @@ import type {
   IconPackage,
   NotebookPackage,
   OutputAreaPackage,
+  Tokens,
   WidgetPackage,
 } from "./jupyterlab.ts";
 import { makePlugin } from "./plugin.ts";
@@ -32,17 +33,30 @@ const container = {
 
   async get(module: string): Promise<() => unknown> {
     if (module !== "./extension") throw new Error(`@rtc-kernel/lab has no module ${module}`);
-    const names = ["yjs", "@jupyterlab/notebook", "@jupyterlab/application", "@jupyterlab/ui-components", "@lumino/widgets"];
-    const [yjs, notebook, application, icons, widgets] = await Promise.all(names.map(share));
+    const [yjs, notebook, application, icons, widgets, ...services] = await Promise.all(
+      [
+        "yjs",
+        "@jupyterlab/notebook",
+        "@jupyterlab/application",
+        "@jupyterlab/ui-components",
+        "@lumino/widgets",
+        "@jupyterlab/apputils",
+        "@jupyterlab/settingregistry",
+        "@jupyterlab/translation",
+      ].map(share),
+    );
     useYjs(yjs as Parameters<typeof useYjs>[0]);
+    const [{ ICommandPalette }, { ISettingRegistry }, { ITranslator }] = services as [Tokens, Tokens, Tokens];
+    const tokens = { ICommandPalette, ISettingRegistry, ITranslator };
     const outputArea = async (): Promise<OutputAreaPackage> =>
       (await share("@jupyterlab/outputarea")) as OutputAreaPackage;
-    const plugin = makePlugin(notebook as NotebookPackage, outputArea);
+    const plugin = makePlugin(notebook as NotebookPackage, tokens, outputArea);
     const panel = makePanelPlugin({
       notebook: notebook as NotebookPackage,
       application: application as ApplicationPackage,
       icons: icons as IconPackage,
       widgets: widgets as WidgetPackage,
+      tokens,
       share,
     });
     return () => ({ __esModule: true, default: [plugin, panel] });

@@ -45,6 +45,9 @@ export function followDocument(kernel: KernelConnection, tell: Tell): () => void
   };
 }
 
+/** What is known of the kernel's document now; null: nobody in the page looks at it. */
+export const peekDocument = (kernel: KernelConnection): Found | null => sources.get(kernel)?.found ?? null;
+
 class Source {
   readonly listeners = new Set<Tell>();
   found: Found = "asking";

@@ -20,7 +20,9 @@ import type { CodeCell, KernelConnection, LabOutput, NotebookPanel, OutputAreaPa
 import { CLEARED, counts, isCodeOf, latestOf, Places } from "./matching.ts";
 import { Note } from "./notes.ts";
 import { fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts";
+import type { Trans } from "./panel/env.ts";
 import { Screen } from "./screen.ts";
+import type { OutputChoices, Settings } from "./settings.ts";
 
 /** So long after an execution's end JupyterLab may still be drawing it; then what it waits for was lost. Seconds. */
 const GRACE_S = 3;
@@ -34,11 +36,19 @@ const PAGES = 5;
 /** The least time between two requests for a whole record that still grows. Seconds. */
 const WHOLE_S = 2;
 
+/** What a follower has of the page around it. */
+export interface Surroundings {
+  readonly outputArea: () => Promise<OutputAreaPackage>;
+  readonly settings: Settings<OutputChoices>;
+  readonly trans: Trans;
+}
+
 export class NotebookFollower {
   private readonly panel: NotebookPanel;
   private readonly kernel: KernelConnection;
   private readonly isFirst: boolean;
-  private readonly outputArea: () => Promise<OutputAreaPackage>;
+  private readonly around: Surroundings;
+  private readonly stopChoosing: () => void;
   private readonly stopFollowing: () => void;
   private stopListening: () => void = () => undefined;
   private doc: LiveDocument | null = null;
@@ -54,22 +64,20 @@ export class NotebookFollower {
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
+  /** The last `seq` that was there when this kernel was chosen. */
+  private newest = Infinity;
   private isFilling = false;
   private areCellsDue = false;
   private hasRecalled = false;
   private isDisposed = false;
 
   /** `isFirst`: the notebook was just opened, so it shows what its cells gave; else they keep what they show. */
-  constructor(
-    panel: NotebookPanel,
-    kernel: KernelConnection,
-    isFirst: boolean,
-    outputArea: () => Promise<OutputAreaPackage>,
-  ) {
+  constructor(panel: NotebookPanel, kernel: KernelConnection, isFirst: boolean, around: Surroundings) {
     this.panel = panel;
     this.kernel = kernel;
     this.isFirst = isFirst;
-    this.outputArea = outputArea;
+    this.around = around;
+    this.stopChoosing = around.settings.onChange(() => this.choose());
     this.stopFollowing = followDocument(kernel, (found) => this.follow(found));
     panel.content.model?.cells.changed.connect(this.receiveCells);
   }
@@ -77,6 +85,7 @@ export class NotebookFollower {
   dispose(): void {
     this.isDisposed = true;
     this.panel.content.model?.cells.changed.disconnect(this.receiveCells);
+    this.stopChoosing();
     this.stopListening();
     this.stopFollowing();
     for (const timer of this.grace.values()) clearTimeout(timer);
@@ -151,8 +160,10 @@ export class NotebookFollower {
       const keys = this.keys();
       const latest = latestOf(keys, this.executions());
       if (this.baseline === null) {
-        const ended = [...this.executions()].filter(hasEnded).map(({ seq }) => seq);
-        this.baseline = this.isFirst ? 0 : Math.max(0, ...ended);
+        const rows = [...this.executions()];
+        this.newest = Math.max(0, ...rows.map(({ seq }) => seq));
+        const ended = rows.filter(hasEnded).map(({ seq }) => seq);
+        this.baseline = this.comesBack ? 0 : Math.max(0, ...ended);
         for (const { cell } of keys) this.births.set(cell.model, 0);
       }
       // What runs now, and what the user looks at, first.
@@ -174,7 +185,7 @@ export class NotebookFollower {
     } finally {
       this.isFilling = false;
     }
-    if (this.isFirst && !this.hasRecalled) await this.recall();
+    if (this.comesBack && !this.hasRecalled) await this.recall();
   }
 
   /** Of cells that the document has no run of, the history may have one. */
@@ -227,6 +238,22 @@ export class NotebookFollower {
     }
   }
 
+  /** Whether cells show what they gave before this page was there. */
+  private get comesBack(): boolean {
+    return this.isFirst && this.around.settings.values.outputsComeBack;
+  }
+
+  /** The user has chosen otherwise. What is shown already stays. */
+  private choose(): void {
+    if (this.baseline === null) return;
+    if (this.comesBack) this.baseline = 0;
+    for (const cell of this.cells()) {
+      const execution = this.doc?.executions.get(this.screens.get(cell.model)?.execution ?? "");
+      if (execution) this.noteRun(cell, execution);
+    }
+    void this.fill();
+  }
+
   private executions(): Iterable<Execution> {
     return this.doc?.executions.values() ?? [];
   }
@@ -271,6 +298,8 @@ export class NotebookFollower {
     const isItsOwn = execution.cell === cell.model.sharedModel.getId();
     const since = isItsOwn ? this.baseline : Math.max(this.baseline ?? 0, this.births.get(cell.model) ?? 0);
     if (hasEnded(execution) && seq <= (since ?? 0)) return false;
+    const { outputsComeBack, showOthersRuns } = this.around.settings.values;
+    if (seq <= this.newest ? !outputsComeBack : !showOthersRuns && execution.client !== this.kernel.clientId) return false;
     const shown = known && this.doc?.executions.get(known.execution);
     if (shown && shown.seq > seq) return false;
     const drawn = cell.outputArea.future && this.doc?.executions.get(cell.outputArea.future.msg.header.msg_id);
@@ -301,8 +330,16 @@ export class NotebookFollower {
       if (this.panel.content.notebookConfig.recordTiming) screen.showTimes(execution);
     }
     screen.showPrompt(execution);
-    screen.showQuestion(execution, async (value, since) => this.doc?.answer(execution.id, value, since));
-    this.setNote(cell, screen.isOther || !screen.isRestored ? execution : null);
+    const answer = async (value: string, since: number): Promise<void> => this.doc?.answer(execution.id, value, since);
+    screen.showQuestion(execution, answer, this.around.trans);
+    this.noteRun(cell, execution);
+  }
+
+  /** Say whose run it is, where that is not what was to be expected. */
+  private noteRun(cell: CodeCell, execution: Execution): void {
+    const screen = this.screens.get(cell.model);
+    const isSaid = screen?.isOther || (!screen?.isRestored && this.around.settings.values.showWhoRan);
+    this.setNote(cell, isSaid ? execution : null);
   }
 
   private setNote(cell: CodeCell, execution: Execution | null): void {
@@ -313,8 +350,8 @@ export class NotebookFollower {
       screen.note = null;
       return;
     }
-    screen.note ??= new Note(cell);
-    if (screen.isOther) screen.note.showOther(execution, (run) => this.wholeOutputs(run), this.outputArea);
+    screen.note ??= new Note(cell, this.around.trans);
+    if (screen.isOther) screen.note.showOther(execution, (run) => this.wholeOutputs(run), this.around.outputArea);
     else screen.note.showRun(execution);
   }
 

@@ -7,6 +7,8 @@
 
 import type { JsonObject, KernelLike } from "@rtc-kernel/client";
 
+import type { Trans } from "./panel/env.ts";
+
 export interface Signal<Sender, Args> {
   connect(slot: (sender: Sender, args: Args) => void): boolean;
   disconnect(slot: (sender: Sender, args: Args) => void): boolean;
@@ -91,6 +93,7 @@ export interface Notebook {
   readonly notebookConfig: { readonly recordTiming?: boolean };
   readonly rendermime: unknown;
   activeCellIndex: number;
+  readonly activeCell: { readonly node: HTMLElement } | null;
   deselectAll(): void;
   scrollToItem(index: number, align?: string): Promise<void>;
 }
@@ -141,6 +144,7 @@ export interface App {
   readonly serviceManager?: { readonly user?: User };
   readonly commands: {
     readonly commandExecuted: Signal<unknown, { readonly id: string; readonly result: Promise<unknown> }>;
+    addCommand(id: string, options: CommandOptions): unknown;
   };
   readonly shell: {
     readonly currentWidget: unknown;
@@ -151,6 +155,13 @@ export interface App {
   listPlugins?(): Iterable<string>;
   /** Null: nobody in this page gives it. */
   resolveOptionalService(token: unknown): Promise<unknown>;
+}
+
+export interface CommandOptions {
+  readonly label: string;
+  readonly caption: string;
+  readonly execute: () => void;
+  readonly isEnabled?: () => boolean;
 }
 
 export interface Plugin {
@@ -196,6 +207,18 @@ export interface IconPackage {
 /** What is used of the package `@jupyterlab/application`. */
 export interface ApplicationPackage {
   readonly ILayoutRestorer: unknown;
+}
+
+/** What we ask JupyterLab for where it is there. */
+export interface Tokens {
+  readonly ICommandPalette: unknown;
+  readonly ISettingRegistry: unknown;
+  readonly ITranslator: unknown;
+}
+
+/** `ITranslator`. */
+export interface Translator {
+  load(domain: string): Trans;
 }
 
 /** What is used of the package `@jupyterlab/notebook`. */

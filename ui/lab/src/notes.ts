@@ -4,9 +4,10 @@
  * Owns one line of a cell: who ran it and when, or that the kernel ran other code here, with a click to see both.
  */
 
-import { type Execution, hasEnded } from "@rtc-kernel/client";
+import type { Execution } from "@rtc-kernel/client";
 
 import type { CodeCell, LabOutput, OutputAreaPackage } from "./jupyterlab.ts";
+import type { Trans } from "./panel/env.ts";
 
 const STYLE = `
 .rtc-Note { display: flex; gap: 8px; align-items: baseline; padding: 1px 0 1px calc(var(--jp-cell-prompt-width, 64px) + 15px);
@@ -21,24 +22,41 @@ const STYLE = `
 `;
 
 /** Who ran an execution, as far as it says so. JupyterLab's own clients have no name. */
-export function whoRan({ submitted_by: by }: Execution): string {
-  return by === "" || by === "username" ? "another client" : by;
+export function whoRan({ submitted_by: by }: Execution, trans: Trans): string {
+  return by === "" || by === "username" ? trans.__("another client") : by;
 }
 
 /** `Ada · 2:03:05 PM · 2.3 s`. */
-export function describeRun(execution: Execution): string {
+export function describeRun(execution: Execution, trans: Trans): string {
   const { queued_at, started_at, finished_at, state } = execution;
   const at = started_at ?? queued_at ?? finished_at;
-  const words = [whoRan(execution)];
+  const words = [whoRan(execution, trans)];
   if (at !== null) words.push(clock(at));
-  if (state === "queued") words.push("waits");
-  else if (started_at !== null && finished_at !== null) words.push(duration(finished_at - started_at));
-  if (hasEnded(execution) && state !== "ok") words.push(state);
+  if (state === "queued") words.push(trans.__("waits"));
+  else if (started_at !== null && finished_at !== null) words.push(duration(finished_at - started_at, trans));
+  const end = endWord(state, trans);
+  if (end) words.push(end);
   return words.join(" · ");
 }
 
-function duration(seconds: number): string {
-  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+/** How it ended, where that is worth a word. */
+function endWord(state: Execution["state"], trans: Trans): string {
+  switch (state) {
+    case "error":
+      return trans.__("failed");
+    case "aborted":
+      return trans.__("aborted");
+    case "lost":
+      return trans.__("lost");
+    case "cancelled":
+      return trans.__("cancelled");
+    default:
+      return "";
+  }
+}
+
+function duration(seconds: number, trans: Trans): string {
+  return seconds < 1 ? trans.__("%1 ms", Math.round(seconds * 1000)) : trans.__("%1 s", seconds.toFixed(1));
 }
 
 function clock(at: number): string {
@@ -52,12 +70,14 @@ export type OutputsOf = (execution: Execution) => Promise<LabOutput[]>;
 /** The line of one cell. */
 export class Note {
   private readonly cell: CodeCell;
+  private readonly trans: Trans;
   private readonly line: HTMLElement;
   private other: { node: HTMLElement; dispose: () => void } | null = null;
   private isGone = false;
 
-  constructor(cell: CodeCell) {
+  constructor(cell: CodeCell, trans: Trans) {
     this.cell = cell;
+    this.trans = trans;
     this.line = element(cell.node.ownerDocument, "div", "rtc-Note");
     void cell.ready.then(() => this.place());
   }
@@ -65,15 +85,16 @@ export class Note {
   /** Whose run it is that the cell shows. */
   showRun(execution: Execution): void {
     this.closeOther();
-    this.line.textContent = describeRun(execution);
+    this.line.textContent = describeRun(execution, this.trans);
   }
 
   /** That the kernel ran other code under this cell. */
   showOther(execution: Execution, outputsOf: OutputsOf, draw: () => Promise<OutputAreaPackage>): void {
+    const { trans } = this;
     const page = this.line.ownerDocument;
     const button = element(page, "button");
-    button.textContent = "ran with different code";
-    button.title = "Show the code that ran, and what it gave";
+    button.textContent = trans.__("ran with different code");
+    button.title = trans.__("Show the code that ran, and what it gave");
     button.setAttribute("aria-expanded", String(this.other !== null));
     button.addEventListener("click", () => {
       if (this.other !== null) this.closeOther();
@@ -81,7 +102,7 @@ export class Note {
       button.setAttribute("aria-expanded", String(this.other !== null));
     });
     const words = element(page, "span");
-    words.textContent = describeRun(execution);
+    words.textContent = describeRun(execution, trans);
     this.line.replaceChildren(button, words);
   }
 

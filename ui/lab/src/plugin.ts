@@ -6,23 +6,44 @@
  */
 
 import { introduce } from "./documents.ts";
-import { NotebookFollower } from "./follower.ts";
-import type { App, KernelConnection, NotebookPackage, NotebookPanel, OutputAreaPackage, Plugin } from "./jupyterlab.ts";
+import { NotebookFollower, type Surroundings } from "./follower.ts";
+import type {
+  App,
+  KernelConnection,
+  NotebookPackage,
+  NotebookPanel,
+  NotebookTracker,
+  OutputAreaPackage,
+  Plugin,
+  Tokens,
+  Translator,
+} from "./jupyterlab.ts";
+import { OUTPUTS, type SettingRegistry, Settings } from "./settings.ts";
+import { bindTrans, DOMAIN } from "./translation.ts";
 
 /** Plugins of a server that writes outputs into notebooks, whether a notebook says so of itself or not. */
 const WRITERS = /^@jupyter-ai-contrib\/server-documents:/;
 
-export function makePlugin(notebook: NotebookPackage, outputArea: () => Promise<OutputAreaPackage>): Plugin {
+const ID = "@rtc-kernel/lab:outputs";
+
+export function makePlugin(
+  notebook: NotebookPackage,
+  tokens: Tokens,
+  outputArea: () => Promise<OutputAreaPackage>,
+): Plugin {
   return {
-    id: "@rtc-kernel/lab:outputs",
+    id: ID,
     description: "Shows in a notebook what its kernel gave, whoever ran it, and while nobody looked.",
     autoStart: true,
     requires: [notebook.INotebookTracker],
-    activate: (app, tracker) => {
+    optional: [tokens.ISettingRegistry, tokens.ITranslator],
+    activate: (app, tracker: NotebookTracker, registry: SettingRegistry | null, translator: Translator | null) => {
+      const settings = new Settings(registry, ID, OUTPUTS);
+      const around = { outputArea, settings, trans: bindTrans(translator?.load(DOMAIN)) };
       const followers = new Map<NotebookPanel["content"], PanelFollower>();
       introduce(app.serviceManager?.user);
       const follow = (panel: NotebookPanel): void => {
-        const follower = new PanelFollower(panel, () => isWritten(app, panel), outputArea);
+        const follower = new PanelFollower(panel, () => isWritten(app, panel), around);
         followers.set(panel.content, follower);
         panel.disposed.connect(() => {
           followers.delete(panel.content);
@@ -52,14 +73,14 @@ function isWritten(app: App, panel: NotebookPanel): boolean {
 class PanelFollower {
   private readonly panel: NotebookPanel;
   private readonly isWritten: () => boolean;
-  private readonly outputArea: () => Promise<OutputAreaPackage>;
+  private readonly around: Surroundings;
   private follower: NotebookFollower | null = null;
   private kernels = 0;
 
-  constructor(panel: NotebookPanel, isWritten: () => boolean, outputArea: () => Promise<OutputAreaPackage>) {
+  constructor(panel: NotebookPanel, isWritten: () => boolean, around: Surroundings) {
     this.panel = panel;
     this.isWritten = isWritten;
-    this.outputArea = outputArea;
+    this.around = around;
     panel.sessionContext.kernelChanged.connect((_, { newValue }) => void this.connect(newValue));
     void this.connect(panel.sessionContext.session?.kernel ?? null);
   }
@@ -81,10 +102,10 @@ class PanelFollower {
     this.dispose();
     if (kernel === null) return;
     const isFirst = this.kernels++ === 0;
-    await this.panel.context.ready;
+    await Promise.all([this.panel.context.ready, this.around.settings.ready]);
     const current = this.panel.sessionContext.session?.kernel;
     if (this.panel.isDisposed || current !== kernel || kernel.isDisposed || this.isWritten()) return;
     this.dispose();
-    this.follower = new NotebookFollower(this.panel, kernel, isFirst, this.outputArea);
+    this.follower = new NotebookFollower(this.panel, kernel, isFirst, this.around);
   }
 }

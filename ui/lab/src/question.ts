@@ -8,6 +8,7 @@
 import type { Question } from "@rtc-kernel/client";
 
 import type { CodeCell } from "./jupyterlab.ts";
+import type { Trans } from "./panel/env.ts";
 
 export class QuestionLine {
   /** Of the question: each has its own. */
@@ -17,7 +18,12 @@ export class QuestionLine {
   private readonly answer: (value: string) => Promise<void>;
   private isGone = false;
 
-  constructor(cell: CodeCell, { prompt, password, since }: Question, answer: (value: string) => Promise<void>) {
+  constructor(
+    cell: CodeCell,
+    { prompt, password, since }: Question,
+    answer: (value: string) => Promise<void>,
+    trans: Trans,
+  ) {
     const page = cell.node.ownerDocument;
     this.since = since;
     this.answer = answer;
@@ -30,7 +36,7 @@ export class QuestionLine {
     this.box = page.createElement("input");
     this.box.className = "jp-Stdin-input";
     this.box.type = password ? "password" : "text";
-    this.box.setAttribute("aria-label", prompt || "The kernel asks");
+    this.box.setAttribute("aria-label", prompt || trans.__("The kernel asks"));
     this.box.addEventListener("keydown", (event) => {
       event.stopPropagation(); // the notebook has shortcuts for letters
       if (event.key === "Enter") void this.send();

@@ -11,6 +11,7 @@ import type { CodeCell, LabOutput } from "./jupyterlab.ts";
 import { counts } from "./matching.ts";
 import type { Note } from "./notes.ts";
 import { behind, stepsTo } from "./outputs.ts";
+import type { Trans } from "./panel/env.ts";
 import { QuestionLine } from "./question.ts";
 
 export class Screen {
@@ -73,10 +74,14 @@ export class Screen {
   }
 
   /** What the kernel asks its user, if it does. */
-  showQuestion({ input }: Execution, answer: (value: string, since: number) => Promise<void>): void {
+  showQuestion(
+    { input }: Execution,
+    answer: (value: string, since: number) => Promise<void>,
+    trans: Trans,
+  ): void {
     if (this.question?.since === input?.since) return;
     this.question?.remove();
-    this.question = input && new QuestionLine(this.cell, input, (value) => answer(value, input.since));
+    this.question = input && new QuestionLine(this.cell, input, (value) => answer(value, input.since), trans);
   }
 
   /** Take away all that is beside the cell's own parts. */

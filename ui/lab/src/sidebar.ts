@@ -17,8 +17,12 @@ import type {
   Share,
   WidgetPackage,
 } from "./jupyterlab.ts";
-import { type Found, followDocument } from "./documents.ts";
-import type { KernelConnection } from "./jupyterlab.ts";
+import { addCommands, type Palette } from "./commands.ts";
+import { type Found, followDocument, peekDocument } from "./documents.ts";
+import type { DocumentWidget, KernelConnection, Tokens, Translator } from "./jupyterlab.ts";
+import type { Trans } from "./panel/env.ts";
+import { PANEL, type PanelChoices, type SettingRegistry, Settings } from "./settings.ts";
+import { bindTrans, DOMAIN } from "./translation.ts";
 
 declare const __PANEL__: string;
 
@@ -39,6 +43,8 @@ export interface Lab {
   readonly app: App;
   readonly notebooks: NotebookTracker;
   readonly share: Share;
+  readonly trans: Trans;
+  readonly settings: Settings<PanelChoices>;
   readonly followDocument: (kernel: KernelConnection, tell: (found: Found) => void) => () => void;
 }
 
@@ -52,6 +58,8 @@ export interface Sidebar {
   show(): void;
   hide(): void;
   focus(): void;
+  /** Ask what is to be shared of the kernel that is looked at. */
+  openShare(): void;
 }
 
 export interface PanelPackages {
@@ -59,26 +67,44 @@ export interface PanelPackages {
   readonly application: ApplicationPackage;
   readonly widgets: WidgetPackage;
   readonly icons: IconPackage;
+  readonly tokens: Tokens;
   readonly share: Share;
 }
 
-export function makePanelPlugin({ notebook, application, widgets, icons, share }: PanelPackages): Plugin {
+const ID = "@rtc-kernel/lab:panel";
+
+export function makePanelPlugin({ notebook, application, widgets, icons, tokens, share }: PanelPackages): Plugin {
   return {
-    id: "@rtc-kernel/lab:panel",
+    id: ID,
     description: "The history of the current kernel, in the right sidebar.",
     autoStart: true,
     requires: [notebook.INotebookTracker],
-    optional: [application.ILayoutRestorer],
-    activate: (app, notebooks, restorer?: LayoutRestorer | null) => {
+    optional: [application.ILayoutRestorer, tokens.ICommandPalette, tokens.ISettingRegistry, tokens.ITranslator],
+    activate: (
+      app,
+      notebooks,
+      restorer?: LayoutRestorer | null,
+      palette?: Palette | null,
+      registry?: SettingRegistry | null,
+      translator?: Translator | null,
+    ) => {
       if (!PAGES.includes(pageName())) return;
+      const trans = bindTrans(translator?.load(DOMAIN));
+      const settings = new Settings(registry ?? null, ID, PANEL);
       const widget = new widgets.Widget();
       widget.id = "rtc-kernel-panel";
       widget.addClass("rtc-Sidebar");
-      widget.title.caption = "Kernel History";
+      widget.title.caption = trans.__("Kernel History");
       widget.title.icon = new icons.LabIcon({ name: "rtc-kernel:history", svgstr: ICON });
-      fill(widget, { app, notebooks, share, followDocument });
+      const whenThere = fill(widget, { app, notebooks, share, trans, settings, followDocument });
       app.shell.add(widget, "right", { rank: RANK });
       restorer?.add(widget, widget.id);
+      addCommands(app, palette ?? null, trans, {
+        openPanel: () => app.shell.activateById(widget.id),
+        share: () => whenThere((panel) => panel.openShare()),
+        mayShare: () => hasDocument((app.shell.currentWidget ?? notebooks.currentWidget) as DocumentWidget | null),
+        mark: () => notebooks.currentWidget?.content.activeCell?.node.querySelector(".rtc-Note button") ?? null,
+      });
     },
   };
 }
@@ -88,26 +114,33 @@ function pageName(): string | undefined {
   return (JSON.parse(text) as { notebookPage?: string }).notebookPage;
 }
 
-/** Load the panel when it is seen for the first time. */
-function fill(widget: LuminoWidget, lab: Lab): void {
+/** Where nobody has asked its kernel yet, it may have one: the panel says so then. */
+function hasDocument(widget: DocumentWidget | null): boolean {
+  const kernel = widget?.sessionContext?.session?.kernel;
+  return kernel != null && !["asking", "none"].includes(peekDocument(kernel) as string);
+}
+
+/** Load the panel when it is seen for the first time; returns what does something with it once it is there. */
+function fill(widget: LuminoWidget, lab: Lab): (deed: (panel: Sidebar) => void) => void {
   let panel: Promise<Sidebar> | null = null;
   const load = async (): Promise<Sidebar> => {
     const script = (await import(/* @vite-ignore */ SCRIPT)) as PanelScript;
     widget.node.replaceChildren();
     return script.start(widget, lab);
   };
-  const show = (): void => {
+  const whenThere = (deed: (panel: Sidebar) => void): void => {
     panel ??= load();
-    panel.then(
-      (made) => widget.isVisible && made.show(),
-      (error: unknown) => {
-        panel = null;
-        widget.node.textContent = `The panel could not be loaded (${String(error)}); close it and open it again.`;
-      },
-    );
+    panel.then(deed, (error: unknown) => {
+      panel = null;
+      const { trans } = lab;
+      widget.node.textContent = trans.__("The panel could not be loaded (%1); close it and open it again.", error);
+      lab.app.shell.activateById(widget.id);
+    });
   };
+  const show = (): void => whenThere((made) => widget.isVisible && made.show());
   widget.onAfterShow = show;
   widget.onAfterAttach = () => widget.isVisible && show();
   widget.onAfterHide = () => void panel?.then((made) => made.hide()).catch(() => undefined);
   widget.onActivateRequest = () => void panel?.then((made) => made.focus()).catch(() => undefined);
+  return whenThere;
 }

@@ -4,7 +4,7 @@ import type { Output } from "@rtc-kernel/client";
 import { describe, expect, it } from "vitest";
 import { excerptOf } from "../src/panel/excerpt.ts";
 import { shorten } from "../src/panel/shorten.ts";
-import { bindTrans, PLAIN } from "../src/panel/words.ts";
+import { bindTrans, PLAIN } from "../src/translation.ts";
 import { display, execution, stream } from "../../client/test/records.ts";
 
 const of = (...outputs: Output[]): ReturnType<typeof excerptOf> => excerptOf(execution({ outputs }));

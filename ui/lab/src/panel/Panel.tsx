@@ -6,7 +6,6 @@ import { now } from "@rtc-kernel/viewer/clock.ts";
 import { Filters } from "@rtc-kernel/viewer/Filters.tsx";
 import { type CardProps, HistoryView } from "@rtc-kernel/viewer/HistoryView.tsx";
 import { Icon } from "@rtc-kernel/viewer/icons.tsx";
-import { keep } from "@rtc-kernel/viewer/preferences.ts";
 import { listDeeds, press } from "@rtc-kernel/viewer/press.ts";
 import type { Session } from "@rtc-kernel/viewer/session.ts";
 import { KernelMark } from "@rtc-kernel/viewer/shapes.tsx";
@@ -16,12 +15,11 @@ import type { ReadonlySignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect, useMemo } from "preact/hooks";
 import type { PanelEnv } from "./env.ts";
+import { useChoices } from "./choices.ts";
 import { People } from "./People.tsx";
 import { Queue } from "./Queue.tsx";
 import { RunCard } from "./RunCard.tsx";
 import { openShare } from "./Share.tsx";
-
-const timelineShown = keep("panel-timeline", ["shown", "hidden"], "hidden");
 
 const HEAD_PX = 56;
 const LINE_PX = 17;
@@ -46,7 +44,7 @@ interface PanelProps {
 }
 
 export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
-  const { __ } = env.trans;
+  const { trans } = env;
   useEffect(() => announceStates(session.doc), [session]);
   const card = useMemo(
     () =>
@@ -57,8 +55,9 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
   );
   const isPast = session.travel.at.value !== null;
   const { note } = kernel.value;
+  const { showTimeline } = useChoices(env);
   return (
-    <div class={`panel ${isPast ? "past" : ""}`} onKeyDown={(event) => pressInPanel(session, event)}>
+    <div class={`panel ${isPast ? "past" : ""}`} onKeyDown={(event) => pressInPanel(env, session, event)}>
       <Header env={env} session={session} kernel={kernel} />
       {note === null ? (
         <Banners session={session} />
@@ -69,7 +68,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
       )}
       <People env={env} />
       <Queue env={env} />
-      {timelineShown.value === "shown" ? <Timeline session={session} /> : null}
+      {showTimeline ? <Timeline session={session} /> : null}
       <div class="runs">
         <div class="bar" data-filtered={session.isFiltered}>
           <Filters session={session} />
@@ -79,7 +78,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
           {session.list.following.value || session.shown.value.length === 0 ? null : (
             <button type="button" class="follow" onClick={() => session.list.follow()}>
               <Icon name="down" />
-              {session.list.target.value === null ? __("To the newest") : __("Follow what runs")}
+              {session.list.target.value === null ? trans.__("To the newest") : trans.__("Follow what runs")}
             </button>
           )}
         </div>
@@ -97,7 +96,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
 }
 
 function Header({ env, session, kernel }: PanelProps): JSX.Element {
-  const { __ } = env.trans;
+  const { trans } = env;
   session.status.value;
   const state = session.doc.kernel;
   const { name, isOver } = kernel.value;
@@ -110,18 +109,18 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
           <button
             type="button"
             class="tool"
-            aria-pressed={timelineShown.value === "shown"}
-            aria-label={__("Timeline")}
-            title={__("Timeline")}
-            onClick={toggleTimeline}
+            aria-pressed={useChoices(env).showTimeline}
+            aria-label={trans.__("Timeline")}
+            title={trans.__("Timeline")}
+            onClick={() => toggleTimeline(env)}
           >
             <Icon name="chart" />
           </button>
           <button
             type="button"
             class="tool"
-            aria-label={__("Share")}
-            title={__("Share")}
+            aria-label={trans.__("Share")}
+            title={trans.__("Share")}
             onClick={() => openShare(env)}
           >
             <Icon name="share" />
@@ -133,8 +132,8 @@ function Header({ env, session, kernel }: PanelProps): JSX.Element {
   );
 }
 
-function toggleTimeline(): void {
-  timelineShown.value = timelineShown.peek() === "shown" ? "hidden" : "shown";
+function toggleTimeline({ settings }: PanelEnv): void {
+  settings.set("showTimeline", !settings.values.showTimeline);
 }
 
 /** One sentence of what goes on. */
@@ -161,12 +160,12 @@ function Now({ session }: { session: Session }): JSX.Element | null {
 }
 
 /** Letters are commands only here, and only while nothing is typed; nothing of JupyterLab's hears of them. */
-function pressInPanel(session: Session, event: KeyboardEvent): void {
+function pressInPanel(env: PanelEnv, session: Session, event: KeyboardEvent): void {
   const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
   const isSearch = event.target === session.searchBox;
   press(session, event, {
     ...listDeeds(session.list),
-    t: toggleTimeline,
+    t: () => toggleTimeline(env),
     "/": () => session.searchBox?.focus(),
   });
   if (event.key === "Escape" && isSearch) session.list.element?.focus({ preventScroll: true });

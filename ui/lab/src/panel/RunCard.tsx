@@ -12,6 +12,7 @@ import { failure } from "@rtc-kernel/viewer/summary.ts";
 import type { Execution, ExecutionState } from "@rtc-kernel/client";
 import type { JSX } from "preact";
 import { useLayoutEffect, useReducer, useState } from "preact/hooks";
+import { useChoices } from "./choices.ts";
 import type { PanelEnv, Trans } from "./env.ts";
 import { type Excerpt, excerptOf, type Kind } from "./excerpt.ts";
 
@@ -24,17 +25,18 @@ const FOLD_MS = 300;
 /** Go to the cell of an execution, and say so where there is none. */
 export function reveal(env: PanelEnv, execution: Execution): void {
   if (env.reveal(execution)) return;
-  const { __ } = env.trans;
+  const { trans } = env;
   announce(
     execution.cell === null
-      ? __("This ran without a cell: in a console or a script")
-      : __("Its cell is in nothing that is open here"),
+      ? trans.__("This ran without a cell: in a console or a script")
+      : trans.__("Its cell is in nothing that is open here"),
     true,
   );
 }
 
 export function RunCard({ env, session, id, position, total }: CardProps & { env: PanelEnv }): JSX.Element | null {
   const { history, list } = session;
+  const { trans } = env;
   const execution = useRecord(session, id);
   if (!execution) return null;
   const isFocused = list.focused.value === id;
@@ -74,8 +76,8 @@ export function RunCard({ env, session, id, position, total }: CardProps & { env
       ) : (
         <p class="pending">
           {history.isMissing(id)
-            ? env.trans.__("Its outputs are not in the history any more.")
-            : env.trans.__("Outputs are being read…")}
+            ? trans.__("Its outputs are not in the history any more.")
+            : trans.__("Outputs are being read…")}
         </p>
       )}
       {execution.input ? <Asked session={session} execution={execution} question={execution.input} /> : null}
@@ -92,7 +94,7 @@ function clickOnCode(event: MouseEvent, go: () => void): void {
 }
 
 function Head({ env, session, execution }: { env: PanelEnv; session: Session; execution: Execution }): JSX.Element {
-  const { __ } = env.trans;
+  const { trans } = env;
   const [open, setOpen] = useState(false);
   const origin = originOf(execution, session.cellNumbers.value);
   const who = whoAsked(execution);
@@ -106,7 +108,7 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
           asks={execution.input !== null}
           isShort={execution.input === null && PLAIN_STATES.has(execution.state)}
         />
-        <span class="count" title={__("The number that the kernel gave it")}>
+        <span class="count" title={trans.__("The number that the kernel gave it")}>
           [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
         </span>
         <Took session={session} execution={execution} />
@@ -118,7 +120,7 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
         {who === null ? null : <span class="who">{who}</span>}
         {execution.cell === null ? (
           <span class="dim" title={origin.title}>
-            {__("no cell, from %1", origin.text)}
+            {trans.__("no cell, from %1", origin.text)}
           </span>
         ) : null}
       </span>
@@ -126,28 +128,28 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
         {mayAct && execution.state === "running" ? (
           <Tool
             icon="stop"
-            label={__("Interrupt")}
-            onClick={() => void act(session.doc.interrupt(execution.id), __("Interrupted"))}
+            label={trans.__("Interrupt")}
+            onClick={() => void act(session.doc.interrupt(execution.id), trans.__("Interrupted"))}
           />
         ) : null}
         {mayAct && execution.state === "queued" && execution.request ? (
           <Tool
             icon="close"
-            label={__("Take it back")}
-            onClick={() => void act(session.doc.cancel(execution.request ?? ""), __("Taken back"))}
+            label={trans.__("Take it back")}
+            onClick={() => void act(session.doc.cancel(execution.request ?? ""), trans.__("Taken back"))}
           />
         ) : null}
         {execution.cell === null ? null : (
-          <Tool icon="go" label={__("Go to the cell")} onClick={() => reveal(env, execution)} />
+          <Tool icon="go" label={trans.__("Go to the cell")} onClick={() => reveal(env, execution)} />
         )}
         {execution.private ? null : (
           <Tool
             icon="copy"
-            label={__("Copy the code")}
-            onClick={() => void copy(execution.code, __("The code is copied"))}
+            label={trans.__("Copy the code")}
+            onClick={() => void copy(execution.code, trans.__("The code is copied"))}
           />
         )}
-        <Tool icon="more" label={__("Details")} expanded={open} onClick={() => setOpen(!open)} />
+        <Tool icon="more" label={trans.__("Details")} expanded={open} onClick={() => setOpen(!open)} />
       </span>
       {open ? <Details execution={execution} title={origin.title} /> : null}
     </header>
@@ -214,10 +216,11 @@ function openedIn(session: Session): Map<string, boolean> {
 
 /** The outputs, which are in the notebook already: folded, except for the latest that is not. */
 function Fold({ env, session, execution, isLatest }: FoldProps): JSX.Element | null {
+  const { foldOutputs } = useChoices(env);
   const [, again] = useReducer((count: number) => count + 1, 0);
   if (execution.private || (execution.outputs.length === 0 && !execution.omitted_outputs)) return null;
   const opened = openedIn(session);
-  const isShown = opened.get(execution.id) ?? (isLatest && execution.cell === null);
+  const isShown = opened.get(execution.id) ?? (!foldOutputs || (isLatest && execution.cell === null));
   const toggle = (): void => {
     opened.set(execution.id, !isShown);
     again(null);
@@ -235,17 +238,17 @@ function Fold({ env, session, execution, isLatest }: FoldProps): JSX.Element | n
   );
 }
 
-function kindsOf({ kinds }: Excerpt, { __, _n }: Trans): string {
+function kindsOf({ kinds }: Excerpt, trans: Trans): string {
   const words: Record<Kind, (count: number) => string> = {
-    lines: (count) => _n("%1 line", "%1 lines", count, count),
-    error: () => __("traceback"),
-    image: (count) => _n("image", "%1 images", count, count),
-    html: () => __("HTML"),
-    table: (count) => _n("table", "%1 tables", count, count),
-    markdown: () => __("text"),
-    widget: (count) => _n("widget", "%1 widgets", count, count),
-    plot: (count) => _n("plot", "%1 plots", count, count),
-    output: (count) => _n("%1 output", "%1 outputs", count, count),
+    lines: (count) => trans._n("%1 line", "%1 lines", count, count),
+    error: () => trans.__("traceback"),
+    image: (count) => trans._n("image", "%1 images", count, count),
+    html: () => trans.__("HTML"),
+    table: (count) => trans._n("table", "%1 tables", count, count),
+    markdown: () => trans.__("text"),
+    widget: (count) => trans._n("widget", "%1 widgets", count, count),
+    plot: (count) => trans._n("plot", "%1 plots", count, count),
+    output: (count) => trans._n("%1 output", "%1 outputs", count, count),
   };
   return kinds.map(([kind, count]) => words[kind](count)).join(", ");
 }

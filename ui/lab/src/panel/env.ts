@@ -5,6 +5,7 @@
  */
 
 import type { Execution, LiveDocument } from "@rtc-kernel/client";
+import type { PanelChoices, Settings } from "../settings.ts";
 
 /** JupyterLab's words in the user's language: `%1` stands for the first of `values`. */
 export interface Trans {
@@ -16,6 +17,10 @@ export interface PanelEnv {
   /** Of the kernel that is looked at; its transport is a CommTransport. */
   readonly doc: LiveDocument;
   readonly trans: Trans;
+  /** What the user of this page is called; empty where nobody knows. */
+  readonly userName: () => string;
+  /** What the user has chosen of the panel. */
+  readonly settings: Settings<PanelChoices>;
   /** Draw the outputs into an element, by JupyterLab's own renderers and not trusted; returns how to end it. */
   readonly renderOutputs: (host: HTMLElement, execution: Execution) => () => void;
   /** Go to its cell; false: there is none. */

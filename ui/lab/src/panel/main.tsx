@@ -15,10 +15,10 @@ import type { ConsolePanel, LuminoWidget, NotebookPanel, OutputAreaPackage, Shar
 import type { Lab, Sidebar } from "../sidebar.ts";
 import { findCell } from "./cells.ts";
 import type { PanelEnv, Trans } from "./env.ts";
+import { openShare } from "./Share.tsx";
 import { LabOutputs } from "./outputs.ts";
 import { type Kernel, Panel } from "./Panel.tsx";
 import { type Subject, Watcher } from "./subject.ts";
-import { bindTrans } from "./words.ts";
 import sheet from "./panel.css?inline";
 
 /** What only the panel itself knows of where it is. */
@@ -82,11 +82,7 @@ function drawOnce(host: HTMLElement, env: PanelEnv): DrawnOutputs {
 
 /** Begin in the widget of the sidebar. */
 export async function start(widget: LuminoWidget, lab: Lab): Promise<Sidebar> {
-  const [trans, consoles, renderers] = await Promise.all([
-    loadTrans(lab),
-    loadConsoles(lab),
-    loadRenderers(lab.share),
-  ]);
+  const [consoles, renderers] = await Promise.all([loadConsoles(lab), loadRenderers(lab.share)]);
   const shadow = widget.node.attachShadow({ mode: "open" });
   const style = document.createElement("style");
   style.textContent = parts + sheet;
@@ -94,7 +90,7 @@ export async function start(widget: LuminoWidget, lab: Lab): Promise<Sidebar> {
   host.className = "host";
   shadow.append(style, host);
   followTheme(widget.node);
-  return new Panels(widget, host, lab, trans, consoles, renderers);
+  return new Panels(widget, host, lab, consoles, renderers);
 }
 
 interface Renderers {
@@ -115,19 +111,20 @@ class Panels implements Sidebar {
   private drawing: Drawing | null = null;
   private ends: (() => void)[] = [];
   private isShown = false;
+  private env: PanelEnv | null = null;
+  private isToShare = false;
 
   constructor(
     widget: LuminoWidget,
     host: HTMLElement,
     lab: Lab,
-    trans: Trans,
     consoles: Tracker<ConsolePanel> | null,
     renderers: Renderers,
   ) {
     this.widget = widget;
     this.host = host;
     this.lab = lab;
-    this.trans = trans;
+    this.trans = lab.trans;
     this.renderers = renderers;
     this.consoles = consoles;
     new Watcher(lab, consoles, (subject) => this.look(subject));
@@ -148,6 +145,12 @@ class Panels implements Sidebar {
     else this.host.querySelector<HTMLElement>("[tabindex]")?.focus();
   }
 
+  /** Once its document is there, where it is being asked for. */
+  openShare(): void {
+    this.isToShare = this.env === null && this.subject?.found === "asking";
+    if (this.env !== null) openShare(this.env);
+  }
+
   private look(subject: Subject | null): void {
     const before = this.subject;
     this.subject = subject;
@@ -163,6 +166,7 @@ class Panels implements Sidebar {
   private end(): void {
     this.drawing?.dispose();
     this.drawing = null;
+    this.env = null;
     for (const end of this.ends.splice(0)) end();
   }
 
@@ -177,23 +181,28 @@ class Panels implements Sidebar {
     kernel.statusChanged.connect(note);
     looked.title.changed.connect(note);
     this.ends = [() => kernel.statusChanged.disconnect(note), () => looked.title.changed.disconnect(note)];
-    this.drawing = new Drawing(this.host, {
+    const env = {
       doc,
       trans,
       drawOutputs,
       kernel: this.kernel,
-      renderOutputs: (host, execution) => {
+      settings: lab.settings,
+      userName: () => lab.app.serviceManager?.user?.identity?.display_name ?? "",
+      renderOutputs: (host: HTMLElement, execution: Execution) => {
         const drawn = drawOutputs(host);
         drawn.show(execution);
         return () => drawn.destroy();
       },
-      reveal: (execution) => {
+      reveal: (execution: Execution) => {
         const show = findCell(lab.app, this.openAt(kernel.id), execution);
         show?.();
         return show !== null;
       },
-      onDispose: (end) => this.ends.push(end),
-    });
+      onDispose: (end: () => void) => void this.ends.push(end),
+    };
+    this.env = env;
+    this.drawing = new Drawing(this.host, env);
+    if (this.isToShare) this.openShare();
   }
 
   /** What is open at a kernel, what is looked at first. */
@@ -233,13 +242,12 @@ class Panels implements Sidebar {
 }
 
 function Nothing({ subject, trans }: { subject: Subject | null; trans: Trans }): JSX.Element {
-  const { __ } = trans;
   const text =
     subject === null
-      ? __("Open a notebook or a console: what its kernel runs is shown here.")
+      ? trans.__("Open a notebook or a console: what its kernel runs is shown here.")
       : subject.found === "asking"
-        ? __("The kernel is being asked for its history…")
-        : __(
+        ? trans.__("The kernel is being asked for its history…")
+        : trans.__(
             "%1 has no live document. Choose the kernel “RTC Python”, or run “jupyter rtc install” to give any kernel one.",
             subject.widget.title.label,
           );
@@ -255,16 +263,6 @@ function Nothing({ subject, trans }: { subject: Subject | null; trans: Trans }):
 function rendermimeOf(widget: unknown): unknown {
   const { content, console } = widget as { content?: { rendermime: unknown }; console?: { rendermime: unknown } };
   return (content ?? console)?.rendermime;
-}
-
-async function loadTrans({ app, share }: Lab): Promise<Trans> {
-  try {
-    const { ITranslator } = (await share("@jupyterlab/translation")) as { ITranslator: unknown };
-    const translator = (await app.resolveOptionalService(ITranslator)) as { load(domain: string): Trans } | null;
-    return bindTrans(translator?.load("rtc_kernel"));
-  } catch {
-    return bindTrans(null);
-  }
 }
 
 async function loadConsoles({ app, share }: Lab): Promise<Tracker<ConsolePanel> | null> {
