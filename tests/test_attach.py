@@ -27,6 +27,7 @@ from test_faults import Play
 import rtc_kernel
 from rtc_kernel import discovery
 from rtc_kernel.errors import SetupError
+from rtc_kernel.relay.connection import PORT_NAMES
 from rtc_kernel.tables import END_STATES, Execution, ExecutionState
 
 Until = Callable[..., Any]
@@ -291,6 +292,24 @@ def test_restarts_and_the_end_are_seen(bare: Running, until: Until) -> None:
     assert [row["code"] for row in told][::-1] == ["import time; time.sleep(1000)", "1", "2", "3"]
 
 
+def test_another_kernel_at_its_ports_is_not_taken_for_it(bare: Running, tmp_path: Path, until: Until) -> None:
+    """A port that a kernel has left may be given to anybody, of another user too."""
+    with follow(bare) as following:
+        psutil.Process(bare.pid).kill()
+        until(lambda: not bare.manager.is_alive(), "it is gone", 30)
+        ports = {name: getattr(bare.manager, name) for name in PORT_NAMES}
+        with start("python3", manager={"connection_file": str(tmp_path / "kernel-b.json"), **ports}) as other:
+            assert other.execute("print('not yours')").text == "not yours\n"
+            until(lambda: following.health()["kernel"]["state"] == "dead", "its death is seen", 30)
+            other.execute("print('nor this')")
+            assert following.rows() == []
+        bare.manager.restart_kernel(now=True)
+        bare.client.wait_for_ready(timeout=PATIENCE_S)
+        last = bare.client.execute("1")
+        (row,) = until(ended(following, last), "it is followed again", 30)
+        assert row["generation"] == 1
+
+
 def test_a_restart_while_nobody_follows_begins_a_generation(bare: Running, until: Until) -> None:
     for generation in range(2):
         with follow(bare) as following:
@@ -428,7 +447,11 @@ def test_somebody_answers_who_is_no_kernel_or_has_another_key(bare: Running, tmp
     file = tmp_path / "kernel-wrong.json"
     file.write_text(json.dumps(info | {"key": "another"}))
     code, line = refused(str(file), "--timeout", "2")
-    assert (code, "the key" in line, str(file) in line) == (1, True, True)
+    assert (code, "does not answer what is signed with the key" in line, str(file) in line) == (1, True, True)
+    talking = bare.client.execute("import time\nfor _ in range(100): print('x', flush=True); time.sleep(0.02)")
+    code, line = refused(str(file), "--timeout", "2")
+    assert (code, "is not that of the kernel" in line, str(file) in line) == (1, True, True)
+    finish(bare.client, talking)
     assert bare.execute("print(1)").text == "1\n"
 
     with contextlib.ExitStack() as stack:

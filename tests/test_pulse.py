@@ -93,11 +93,24 @@ def test_a_kernel_that_does_not_say_who_it_is_is_another_one_behind_a_lost_conne
     assert one.receive_answer("", 11.5, busy=False) == [Died(7, 10.0), Found(8, False)]
 
 
-def test_a_kernel_that_does_not_answer_behind_a_lost_connection_is_another_one() -> None:
+def test_who_does_not_answer_behind_a_lost_connection_is_another_process_if_it_has_the_key() -> None:
     one = life()
     one.receive_lost(10.0)
     one.receive_back(11.0)
-    assert one.receive_time(11.0 + ANSWER_S, awaited=True) == [Died(ONE, 10.0), Found(ONE + 1, False)]
+    assert one.receive_time(10.0 + DEAD_S, awaited=True) == [Died(ONE, 10.0)]
+    assert one.receive_time(11.0 + ANSWER_S, awaited=True, heard=True) == [Found(ONE + 1, False)]
+
+
+def test_who_does_not_answer_behind_a_lost_connection_is_a_stranger_if_it_has_another_key() -> None:
+    one = life()
+    one.receive_lost(10.0)
+    one.receive_back(11.0)
+    assert one.receive_time(11.0 + ANSWER_S, awaited=True) == [Died(ONE, 10.0)]
+    assert one.holds
+    assert one.receive_back(42.0) == [Ask()]  # it may be gone, and ours be there
+    assert one.receive_time(42.0 + ANSWER_S, awaited=True) == []
+    assert one.receive_time(42.0 + ANSWER_S, awaited=True) == []
+    assert one.pulse is Pulse.GONE
 
 
 def test_a_kernel_that_says_much_before_it_answers_is_another_one_that_is_busy() -> None:
@@ -136,7 +149,8 @@ def test_an_illegal_step_raises_and_changes_nothing() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["lost", "back", "starting", "one", "two", "", "time", "gone", "much"]), st.floats(0, 9)
+            st.sampled_from(["lost", "back", "starting", "one", "two", "", "time", "heard", "gone", "much"]),
+            st.floats(0, 9),
         )
     )
 )
@@ -155,8 +169,8 @@ def test_whatever_happens_deaths_and_finds_alternate(events: list[tuple[str, flo
                 said = one.receive_starting(now)
             case "much":
                 said = one.receive_much(now)
-            case "time" | "gone":
-                said = one.receive_time(now, awaited=event == "time")
+            case "time" | "heard" | "gone":
+                said = one.receive_time(now, awaited=event != "gone", heard=event == "heard")
             case session:
                 said = one.receive_answer(session, now, busy=False)
         for command in said:

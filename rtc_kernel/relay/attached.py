@@ -524,6 +524,11 @@ class Attached:
         if self._watch():
             self._life.receive_lost(now)
             self._renew()
+        awaited = self.connection.path.exists()
+        self._do(self._life.receive_time(now, awaited=awaited, heard=bool(self._held)))
+        if self._life.pulse is Pulse.GONE:
+            self.reason = "the kernel has ended"
+            return
         if self._connected:
             self._do(self._life.receive_back(now))
         elif self._life.holds:
@@ -534,10 +539,6 @@ class Attached:
             session = self._asked.session
             session = "" if session == self._session else session
             self._do(self._life.receive_answer(session, now, busy=Channel.SHELL not in answers))
-        awaited = self.connection.path.exists()
-        self._do(self._life.receive_time(now, awaited=awaited))
-        if self._life.pulse is Pulse.GONE:
-            self.reason = "the kernel has ended"
 
     def _do(self, commands: Sequence[pulse.Command]) -> None:
         for command in commands:

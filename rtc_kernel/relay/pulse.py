@@ -20,10 +20,11 @@ from enum import StrEnum
 from ..errors import LocalError
 
 DEAD_S = 3.0
-"""A kernel that is away for so long is dead; one that is restarted is there again before. Seconds."""
+"""A kernel of which nothing is known for so long is dead; one that is restarted has answered before. Seconds."""
 
 ANSWER_S = 30.0
-"""A kernel that is there again may take so long to answer: it starts. Then it is taken for a new one. Seconds."""
+"""Somebody who is there again may take so long to answer, because it starts. If what it said was signed with the
+kernel's key, it is then taken for another process, else for a stranger. Seconds."""
 
 LOOK_S = 0.2
 """How often it is looked at while it does not live. Seconds."""
@@ -46,7 +47,7 @@ class Pulse(StrEnum):
 TRANSITIONS: dict[Pulse, frozenset[Pulse]] = {
     Pulse.LIVE: frozenset({Pulse.AWAY, Pulse.ASKED}),
     Pulse.AWAY: frozenset({Pulse.ASKED, Pulse.DEAD}),
-    Pulse.ASKED: frozenset({Pulse.LIVE, Pulse.AWAY}),
+    Pulse.ASKED: frozenset({Pulse.LIVE, Pulse.AWAY, Pulse.DEAD}),
     Pulse.DEAD: frozenset({Pulse.ASKED, Pulse.GONE}),
     Pulse.GONE: frozenset(),
 }
@@ -156,27 +157,36 @@ class Life:
         number = number_of(session) if session and self._told else self.number + 1
         return self._live(number, now, busy=busy)
 
-    def receive_time(self, now: float, *, awaited: bool) -> list[Command]:
+    def receive_time(self, now: float, *, awaited: bool, heard: bool = False) -> list[Command]:
         """Time has passed.
 
         Args:
             awaited: whether somebody may start it again: its connection file is there.
+            heard: whether what is held was signed with its key.
         """
         self._look_at = now + LOOK_S
         match self.pulse:
             case Pulse.AWAY if not awaited or now - self._since >= DEAD_S:
                 self._step(Pulse.DEAD, now)
-                if self._died:
-                    return []
-                self._died = True
-                return [Died(self.number, self._lost_at)]
-            case Pulse.ASKED if now - self._since >= ANSWER_S:
+                return self._die()
+            case Pulse.ASKED if now - self._since >= ANSWER_S and heard:
                 return self._live(self.number + 1, now, busy=False)
+            case Pulse.ASKED if now - self._since >= ANSWER_S:  # a stranger, at its ports
+                self._step(Pulse.DEAD, now)
+                return self._die()
+            case Pulse.ASKED if now - self._lost_at >= DEAD_S:
+                return self._die()
             case Pulse.DEAD if not awaited or now - self._lost_at >= GIVE_UP_S:
                 self._step(Pulse.GONE, now)
                 return []
             case _:
                 return []
+
+    def _die(self) -> list[Command]:
+        if self._died:
+            return []
+        self._died = True
+        return [Died(self.number, self._lost_at)]
 
     def receive_much(self, now: float) -> list[Command]:
         """More was said than is held: there is somebody, who does not answer."""
@@ -186,8 +196,8 @@ class Life:
         commands: list[Command] = []
         if number == self.number and self._broke:
             commands.append(Missed(self._lost_at, now))
-        elif number != self.number and not self._died:
-            commands.append(Died(self.number, self._lost_at))
+        elif number != self.number:
+            commands += self._die()
         if self._died or number != self.number:
             commands.append(Found(number, busy))
         self.number, self._died = number, False
