@@ -43,8 +43,11 @@ export function Banners({ session }: { session: Session }): JSX.Element {
       {gap ? (
         <p class="banner warn" role="status">
           There is a gap in the recording{gap.since === null ? "" : ` from ${formatTime(gap.since)}`}
-          {gap.until === null ? "" : ` to ${formatTime(gap.until)}`}: {countOf(gap.message_count ?? 0, "message")} (
-          {formatBytes(gap.size_bytes ?? 0)}) passed unseen{gaps.length > 1 ? `; ${gaps.length} gaps in all` : ""}.
+          {gap.until === null ? "" : ` to ${formatTime(gap.until)}`}:{" "}
+          {gap.message_count
+            ? `${countOf(gap.message_count, "message")} (${formatBytes(gap.size_bytes ?? 0)}) passed unseen`
+            : "nobody knows what passed"}
+          {gaps.length > 1 ? `; ${gaps.length} gaps in all` : ""}.
         </p>
       ) : null}
       {meta?.coverage === "iopub-only" ? (
