@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import SetupError
 
@@ -90,6 +91,34 @@ def write(kernel: LiveKernel, where: Path | None = None) -> Path:
 def remove(kernel_id: str, where: Path | None = None) -> None:
     """Take a kernel's file away; nothing happens where there is none."""
     ((where or directory()) / f"{kernel_id}.json").unlink(missing_ok=True)
+
+
+def hold(kernel_id: str, where: Path | None = None) -> IO[str] | None:
+    """Say that this process is at this kernel, until the file that is returned is closed or the process ends; null
+    where another one is. For those who must not be two: whoever is attached to a kernel, and the agent of an RTC
+    kernel, whose file may not be there yet."""
+    if sys.platform == "win32":  # untested here
+        return Path(os.devnull).open("w")
+    import fcntl
+
+    where = where or directory()
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = where / f"{kernel_id}.lock"
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else of one that has just ended
+            return file
+    except OSError:
+        pass
+    file.close()
+    return None
+
+
+def let_go(held: IO[str]) -> None:
+    """End a :func:`hold`; without this its file stays, and means nothing."""
+    Path(held.name).unlink(missing_ok=True)
+    held.close()
 
 
 def live(where: Path | None = None) -> list[LiveKernel]:

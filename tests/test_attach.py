@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -335,11 +335,29 @@ def test_a_kernel_has_one_writer(bare: Running, kernel: Running, until: Until) -
         assert told["link"]["url"].startswith(following.live.url)
         argv = [sys.executable, "-m", "rtc_kernel.relay.attached", "-f", bare.manager.connection_file]
         late = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S)  # both had looked before
-        assert json.loads(late.stdout)["what"].endswith("is being attached to already")
+        assert json.loads(late.stdout)["what"].endswith("is followed already")
         assert {row["kernel_id"] for row in json.loads(rtc("list", "--json").stdout)} == {
             bare.kernel_id,
             kernel.kernel_id,
         }
+
+
+def test_an_rtc_kernel_whose_agent_is_not_there_yet_stays_its_agents(bare: Running, until: Until) -> None:
+    """Its relay is a kernel like any other until then. The stand-in for its agent does what one does first."""
+    argv = [sys.executable, "-m", "rtc_kernel.relay.attached", "-f", bare.manager.connection_file]
+    held = discovery.hold(bare.kernel_id)
+    assert held is not None
+    assert discovery.hold(bare.kernel_id) is None
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert json.loads(done.stdout)["what"].endswith("is followed already")
+    discovery.let_go(held)
+    with follow(bare) as following:
+        listed = replace(following.live, relay_pid=os.getpid(), agent_pid=os.getpid(), attached=False)
+        discovery.write(listed)
+        assert (following.event() or {})["reason"] == "it is an RTC kernel, which had only just been started"
+        assert following.command.wait(PATIENCE_S) == 0
+        assert discovery.live() == [listed]
+        discovery.remove(listed.kernel_id)
 
 
 def test_in_the_background_until_it_is_told_to_stop(home: Path, until: Until) -> None:

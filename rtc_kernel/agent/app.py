@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import IO, Any, assert_never
 from urllib.parse import urlsplit
 
 from .. import __version__, discovery, link, schema
@@ -154,6 +154,7 @@ class App:
         self._ended = asyncio.Event()
         self._news = asyncio.Event()  # records came
         self.info: Json = {}
+        self._held: IO[str] | None = None  # says that we are at this kernel
         self.codec: Codec
         self.store: stores.Store
         self.mirror: Mirror
@@ -238,6 +239,9 @@ class App:
             "host": info["host"],
             "started_at": info["started_at"],
         }
+        if not self.is_attached:  # else who attached has seen to it
+            with contextlib.suppress(OSError):
+                self._held = discovery.hold(kernel_id)
         resume, window = self._open_store(relay_id, columns, now)
         self._seq = self._stored_seq = resume.feed_seq
         limits = Limits(
@@ -435,6 +439,14 @@ class App:
         except OSError as exc:
             log.warning("`jupyter rtc list` will not see this kernel: its file cannot be written (%s)", exc)
 
+    def _unlist(self) -> None:
+        """Nobody is to find us any more; but whoever took our place."""
+        kernel_id = str(self.info["kernel_id"])
+        if not self.is_attached or all(kernel.agent_pid == os.getpid() for kernel in _listed(kernel_id)):
+            discovery.remove(kernel_id)
+        if self._held is not None:
+            discovery.let_go(self._held)
+
     def _share_from_start(self) -> None:
         if self.settings.share and all(token.name != "from-start" for token in self._tokens):
             made = self.server.share(Role(self.settings.share), "from-start")
@@ -446,7 +458,7 @@ class App:
             self._relay_vanished()
         self._flush()
         self.keep()
-        discovery.remove(str(self.info["kernel_id"]))
+        self._unlist()
         await self.comm.stop()
         stopping = asyncio.get_running_loop().create_task(self.server.stop(), name="rtc-stop")
         await asyncio.to_thread(self.store.close)
@@ -1036,6 +1048,10 @@ class App:
 def proxy_prefix() -> str:
     """The path under which a frontend's server passes requests on to a port."""
     return os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+
+
+def _listed(kernel_id: str) -> list[discovery.LiveKernel]:
+    return [kernel for kernel in discovery.live() if kernel.kernel_id == kernel_id]
 
 
 def _known_port(kernel_id: str) -> int:

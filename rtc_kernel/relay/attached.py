@@ -81,6 +81,9 @@ HELD_COUNT = 10_000
 PARENT_POLL_S = 1.0
 """How often we look whether who started us still lives. Seconds."""
 
+LOOKS_COUNT = 20
+"""So many times we look at that whether somebody else follows the kernel; later nobody comes any more."""
+
 AGENT_END_S = 3.0
 """How long the agent may take to store what it has at the end. Seconds."""
 
@@ -120,23 +123,11 @@ def only_one(connection: Connection) -> Iterator[None]:
     Raises:
         SetupError: one does.
     """
-    if sys.platform == "win32":  # untested here
-        yield
-        return
-    import fcntl
-
-    directory = discovery.directory()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (directory / f"{connection.kernel_id}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat()):  # of one that has just ended
-                raise BlockingIOError
-        except OSError as exc:
-            what = f"{connection.kernel_id} is being attached to already"
-            raise SetupError(what, "see `jupyter rtc list`") from exc
-        yield
-        Path(file.name).unlink(missing_ok=True)
+    held = discovery.hold(connection.kernel_id)
+    if held is None:
+        raise SetupError(f"{connection.kernel_id} is followed already", "see `jupyter rtc list`")
+    yield
+    discovery.let_go(held)
 
 
 @dataclass(slots=True)
@@ -186,6 +177,7 @@ class Attached:
         self._connected = False
         self._bad_count = 0  # messages with a signature that is not this key's
         self._announced = False
+        self._look_at, self._looks_count = 0.0, 0  # when, and how often, the list was looked at
         self._was_busy = False  # when it was found, and it has not been through with that
         self._wakeup, self._waker = socket.socketpair()
         self._written_ns = connection.path.stat().st_mtime_ns
@@ -461,6 +453,8 @@ class Attached:
                 self.reason = "stopped"
             if self.parent_pid and os.getppid() != self.parent_pid:
                 self.reason = "stopped"
+            if self._announced and not self._is_listed():
+                self.reason = "it is an RTC kernel, which had only just been started"
         self._end()
 
     def _timeout_ms(self, now: float, paused_until: float) -> int:
@@ -469,6 +463,16 @@ class Attached:
         if (due := self._life.deadline) is not None:
             times.append(now + due - time.time())
         return max(0, math.ceil((min(times) - now) * 1000))
+
+    def _is_listed(self) -> bool:
+        """Whether it is we who follow this kernel. The agent of an RTC kernel, which comes some time after its relay,
+        takes our place in the list, and in the history."""
+        if time.monotonic() < self._look_at or self._looks_count >= LOOKS_COUNT:
+            return True
+        self._look_at, self._looks_count = time.monotonic() + PARENT_POLL_S, self._looks_count + 1
+        return self.connection.kernel_id not in [
+            kernel.kernel_id for kernel in discovery.live() if kernel.relay_pid != os.getpid()
+        ]
 
     def _announce(self) -> None:
         if self.supervisor.ready and not self._announced:
