@@ -514,7 +514,8 @@ function readReply({ content, buffers = [] }: KernelMessage): Reply {
       ? new Uint8Array(buffer)
       : new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength),
   );
-  return { data: asObject(content.data), buffers: bytes };
+  // JupyterLab 4.0 puts an empty one behind those that came.
+  return { data: asObject(content.data), buffers: bytes.filter(({ byteLength }) => byteLength > 0) };
 }
 
 function joinBytes(pieces: readonly Uint8Array[]): Uint8Array {

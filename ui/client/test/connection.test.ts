@@ -404,6 +404,7 @@ describe("a comm", () => {
     future: FutureLike = { onReply: () => undefined };
     comm: { onMsg: (message: never) => void; onClose: (message: never) => void } = null as never;
     closes: (number | null)[] = [];
+    messages: Uint8Array[] = [];
     gaps = 0;
 
     connect(): Channel {
@@ -423,7 +424,7 @@ describe("a comm", () => {
       const transport = new CommTransport({ createComm: () => comm }, { isVisible, onVisible: () => () => undefined });
       const channel = transport.connect("state", "e", {
         onOpen: () => channel.send(new Uint8Array([0, 0, 1, 0])),
-        onMessage: () => undefined,
+        onMessage: (message) => void this.messages.push(message),
         onGap: () => {
           this.gaps++;
           channel.send(new Uint8Array([0, 0, 1, 0]));
@@ -437,10 +438,18 @@ describe("a comm", () => {
       void this.future.onReply({ content: { data: { seq, epoch: "e" } }, buffers: [] } as never);
     }
 
-    publish(seq: number): void {
-      this.comm.onMsg({ content: { data: { seq, epoch: "e" } }, buffers: [] } as never);
+    publish(seq: number, ...buffers: ArrayBufferView[]): void {
+      this.comm.onMsg({ content: { data: { seq, epoch: "e" } }, buffers } as never);
     }
   }
+
+  test("takes an empty buffer, which JupyterLab 4.0 puts behind those that came, for none", async () => {
+    const kernel = new Kernel();
+    kernel.connect();
+    await vi.advanceTimersByTimeAsync(0);
+    kernel.publish(1, new DataView(Uint8Array.of(9, 0, 2, 7).buffer, 1), new DataView(new ArrayBuffer(0)));
+    expect(kernel.messages).toEqual([Uint8Array.of(0, 2, 7)]);
+  });
 
   test("asks every 20 s while the page is visible, and gives up where there is no answer", async () => {
     const kernel = new Kernel();
