@@ -2,7 +2,7 @@
  * Which live document belongs to a kernel connection?
  *
  * Door. Owns one document for each connection that somebody in the page looks at: a notebook and the panel share it. A
- * kernel is asked once whether it has one, and again when it was restarted.
+ * kernel is asked once whether it has one, and again when it was restarted, or when the connection went before it said so.
  */
 
 import { CommTransport, connect, type Health, type LiveDocument } from "@rtc-kernel/client";
@@ -54,16 +54,19 @@ class Source {
   private readonly kernel: KernelConnection;
   private readonly sessions = new Set<string>();
   private stopAsking: () => void = () => undefined;
+  private isAway = false;
 
   constructor(kernel: KernelConnection) {
     this.kernel = kernel;
     kernel.iopubMessage.connect(this.receiveMessage);
+    kernel.connectionStatusChanged.connect(this.receiveStatus);
     kernel.disposed.connect(this.close);
     this.ask();
   }
 
   dispose(): void {
     this.kernel.iopubMessage.disconnect(this.receiveMessage);
+    this.kernel.connectionStatusChanged.disconnect(this.receiveStatus);
     this.kernel.disposed.disconnect(this.close);
     this.close();
   }
@@ -91,6 +94,15 @@ class Source {
   private readonly close = (): void => {
     this.stopAsking();
     if (typeof this.found !== "string") this.found.close();
+  };
+
+  /** Its answer may have been lost with the connection. */
+  private readonly receiveStatus = (_: unknown, status: string): void => {
+    const isBack = this.isAway && status === "connected";
+    this.isAway = status !== "connected";
+    if (!isBack || this.found !== "asking") return;
+    this.stopAsking();
+    this.ask();
   };
 
   /** Another process answers for the kernel now: somebody has restarted it, and it knows nothing of our comms. */
