@@ -61,6 +61,8 @@ export class NotebookFollower {
   private readonly fetching = new Map<string, number>();
   /** Executions that are no longer in the document, of cells that show them. */
   private readonly past = new Map<string, Execution>();
+  /** Of executions whose end JupyterLab did not come to know. */
+  private readonly givenUp = new WeakSet<object>();
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
@@ -306,8 +308,8 @@ export class NotebookFollower {
     return !drawn || drawn.seq <= seq;
   }
 
-  private isDrawnByLab(cell: CodeCell, { id, client }: Execution): boolean {
-    return client === this.kernel.clientId && cell.outputArea.future?.msg.header.msg_id === id;
+  private isDrawnByLab({ outputArea: { future } }: CodeCell, { id, client }: Execution): boolean {
+    return client === this.kernel.clientId && future?.msg.header.msg_id === id && !this.givenUp.has(future);
   }
 
   private get hasFilled(): boolean {
@@ -362,11 +364,19 @@ export class NotebookFollower {
       this.grace.delete(id);
       const execution = this.doc?.executions.get(id);
       if (!execution || this.isDisposed || cell.isDisposed || !isStarred(cell)) return;
-      if (!this.isDrawnByLab(cell, execution)) return;
-      cell.outputArea.future?.dispose();
-      this.draw(cell, execution);
+      const { future } = cell.outputArea;
+      if (future === null || !this.isDrawnByLab(cell, execution)) return;
+      this.givenUp.add(future);
+      future.dispose();
+      // JupyterLab hears of that in between, and 4.0 then takes the prompt's number away.
+      setTimeout(() => this.redrawLost(cell, id));
     }, GRACE_S * 1000);
     this.grace.set(id, timer);
+  }
+
+  private redrawLost(cell: CodeCell, id: string): void {
+    const execution = this.doc?.executions.get(id);
+    if (execution && !this.isDisposed && !cell.isDisposed) this.draw(cell, execution);
   }
 
   // --- outputs, whole
