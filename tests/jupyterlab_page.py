@@ -188,6 +188,11 @@ class NotebookPage:
         page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=label).first.wait_for()
         page.keyboard.press("Enter")
 
+    def open_history(self) -> Locator:
+        """The panel in the right sidebar; the cards of its executions, the newest last."""
+        self.page.locator('.jp-SideBar.jp-mod-right [data-id="rtc-kernel-panel"]').click()
+        return self.page.locator("#rtc-kernel-panel article.card")
+
     @property
     def user(self) -> str:
         """What the server calls who sits at this page: somebody else in each browser."""
@@ -222,6 +227,13 @@ class SoleNotebookPage(NotebookPage):
             assert time.monotonic() < deadline, "the kernel says nothing"
             self.page.wait_for_timeout(20)
         expect(self.indicator).to_have_attribute("data-status", "idle")
+
+    def open_history(self) -> Locator:
+        """The same by the menu, because its sidebars have no tabs."""
+        self.page.get_by_role("menuitem", name="View").click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Right Sidebar$")).hover()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Show Kernel History$")).click()
+        return self.page.locator("#rtc-kernel-panel article.card")
 
 
 @contextlib.contextmanager

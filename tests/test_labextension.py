@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import random
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ pytestmark = [
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import Browser, another, chromium, end_kernels, jupyter_lab, tab, write_notebook
-    from playwright.sync_api import WebSocketRoute, expect
+    from playwright.sync_api import expect
 
 
 @pytest.fixture(scope="module")
@@ -146,38 +145,6 @@ def test_a_question_that_was_asked_of_a_page_that_is_gone_is_answered_in_another
         expect(notebook.outputs(0)).to_have_text("hello Ada\n")
         expect(question).to_have_count(0)
         expect(notebook.prompt(0)).to_have_text("[1]:")
-
-
-def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
-    lab: JupyterServer, browser: Browser, tmp_path: Path
-) -> None:
-    """Of a run of the page's own: JupyterLab alone would wait for its end for ever."""
-    gate, sockets, lossy = Gate(tmp_path / "gate"), [], False
-    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n'end'")
-
-    def relay(socket: WebSocketRoute) -> None:
-        server = socket.connect_to_server()
-        server.on_message(lambda message: None if lossy else socket.send(message))
-        sockets.append(socket)
-
-    with another(browser) as elsewhere:
-        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
-        with tab(lab, elsewhere, name) as notebook:
-            notebook.wait_ready()
-            notebook.start(0)
-            expect(notebook.outputs(0)).to_have_text("one\n")
-            lossy = True
-            gate.open()
-            with tab(lab, browser, name) as watching:
-                expect(watching.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
-            expect(notebook.outputs(0)).to_have_text("one\n")
-            lossy = False
-            sockets[-1].close(code=4000)
-            expect(notebook.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
-            expect(notebook.prompt(0)).to_have_text("[1]:")
-            notebook.start(0)
-            expect(notebook.prompt(0)).to_have_text("[2]:")
-            expect(notebook.outputs(0)).to_have_text(["one\ntwo\n", "'end'"])
 
 
 def test_cells_moved_and_deleted_while_another_page_runs_them_and_a_restart(

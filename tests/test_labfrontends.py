@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ if TYPE_CHECKING or not MISSING:
         tab,
         write_notebook,
     )
-    from playwright.sync_api import expect
+    from playwright.sync_api import WebSocketRoute, expect
 
 
 @pytest.fixture(scope="module", params=READERS, ids=str)
@@ -114,6 +115,9 @@ def test_a_run_comes_back_goes_on_without_its_agent_and_other_pages_see_the_next
         expect(mine.outputs(3)).to_have_text("x\n")
         expect(theirs.cell(3).locator(".rtc-Note")).to_contain_text(f"{mine.user} · ")
         expect(mine.cell(3).locator(".rtc-Note")).to_have_count(0)
+        cards = mine.open_history()
+        expect(cards).to_have_count(5)
+        expect(cards.last).to_contain_text("print('x')")
 
 
 def test_a_cell_with_other_code_says_so_and_what_a_user_has_cleared_stays_cleared(
@@ -159,6 +163,40 @@ def test_a_cell_with_other_code_says_so_and_what_a_user_has_cleared_stays_cleare
         expect(mark).to_have_count(0)
 
 
+def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
+    lab: JupyterServer, browser: Browser, tmp_path: Path
+) -> None:
+    """Of a run of the page's own: JupyterLab alone would wait for its end for ever."""
+    gate, sockets, lossy = Gate(tmp_path / "gate"), [], False
+    large = "from IPython.display import HTML, display\ndisplay(HTML('<i>large</i>' + ' ' * 100_000))"  # a blob
+    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n{large}\n'end'")
+    whole = ["one\ntwo\n", "large", "'end'"]
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        server.on_message(lambda message: None if lossy else socket.send(message))
+        sockets.append(socket)
+
+    with another(browser) as elsewhere:
+        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        with tab(lab, elsewhere, name) as notebook:
+            notebook.wait_ready()
+            notebook.start(0)
+            expect(notebook.outputs(0)).to_have_text("one\n")
+            lossy = True
+            gate.open()
+            with tab(lab, browser, name) as watching:
+                expect(watching.outputs(0)).to_have_text(whole)
+            expect(notebook.outputs(0)).to_have_text("one\n")
+            lossy = False
+            sockets[-1].close(code=4000)
+            expect(notebook.outputs(0)).to_have_text(whole)
+            expect(notebook.prompt(0)).to_have_text("[1]:")
+            notebook.start(0)
+            expect(notebook.prompt(0)).to_have_text("[2]:")
+            expect(notebook.outputs(0)).to_have_text(whole)
+
+
 def test_where_a_server_shares_the_notebook_nothing_is_filled_and_nothing_is_there_twice(
     writer: JupyterServer, browser: Browser, tmp_path: Path
 ) -> None:
@@ -193,4 +231,5 @@ def test_where_a_server_shares_the_notebook_nothing_is_filled_and_nothing_is_the
             for notebook in (theirs, mine, again):
                 expect(notebook.prompt(0)).to_have_text("[4]:")
                 expect(notebook.outputs(0)).to_have_text(wanted[0])
+            expect(again.open_history()).to_have_count(4)
     assert [run["state"] for run in history(writer)] == ["ok"] * 4, "its kernel has a live document"
