@@ -175,6 +175,15 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
         panel.node.locator("select").first.select_option("error")
         expect(panel.node.locator(".empty")).to_have_text("No execution fits the filter.")
 
+        panel.node.get_by_role("button", name="Clear").click()
+        panel.cards.last.focus()
+        page.keyboard.press("f")
+        with client_of(lab) as console:  # what runs is followed from the first to the last of those that wait
+            for number in range(40):
+                console.execute(f"print('run', {number})")
+            expect(panel.card("'run', 39")).to_have_attribute("data-state", "ok")
+            expect(panel.card("'run', 39")).to_be_in_viewport()
+
 
 PICTURE = """\
 import base64

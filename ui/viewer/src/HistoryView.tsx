@@ -28,6 +28,7 @@ interface HistoryProps {
 
 export function HistoryView({ session, card: Card, estimate = estimateCard }: HistoryProps): JSX.Element {
   const { history, list } = session;
+  history.revision.value; // which one runs changes without another list
   const ids = session.shown.value;
   const pager = history.pagerOf(session.filter.value);
   const state = pager.state.value;
