@@ -137,7 +137,7 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
         running = panel.card("gate_until")
         expect(running).to_have_attribute("data-state", "running")
         expect(panel.node.locator(".now")).to_contain_text("Running for")
-        expect(running.locator(".outputs-fold")).to_have_text("1 line so far")
+        expect(running.locator(".outputs-fold")).to_have_text("1 lineso far")
         gate.open()
         expect(running).to_have_attribute("data-state", "ok")
         expect(running.locator(".count")).to_have_text("[2]")
