@@ -178,9 +178,13 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
         panel.node.get_by_role("button", name="Clear").click()
         panel.cards.last.focus()
         page.keyboard.press("f")
+        queue = Gate(tmp_path / "queue")
         with client_of(lab) as console:  # what runs is followed from the first to the last of those that wait
+            console.execute(queue.code)
             for number in range(40):
                 console.execute(f"print('run', {number})")
+            expect(panel.node.locator(".now")).to_contain_text("40 waiting")
+            queue.open()
             expect(panel.card("'run', 39")).to_have_attribute("data-state", "ok")
             expect(panel.card("'run', 39")).to_be_in_viewport()
 
