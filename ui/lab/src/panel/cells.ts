@@ -9,7 +9,11 @@ import type { App, CodeCellModel, ConsolePanel, NotebookPanel } from "../jupyter
 import { Places } from "../matching.ts";
 
 /** How to bring its cell into view; null: nothing that is open at its kernel has it. */
-export function findCell(app: App, open: readonly (NotebookPanel | ConsolePanel)[], execution: Execution): (() => void) | null {
+export function findCell(
+  app: App,
+  open: readonly (NotebookPanel | ConsolePanel)[],
+  execution: Execution,
+): (() => void) | null {
   for (const panel of open) {
     const show = "console" in panel ? inConsole(panel, execution) : inNotebook(panel, execution);
     if (show === null) continue;
