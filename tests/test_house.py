@@ -34,6 +34,7 @@ PURE = {
     "comparing",
     "yproto",
     "cli/telling",
+    "hocuspocus",
     "agent/pace",
     "relay/intercept",
     "relay/spool",
