@@ -51,6 +51,11 @@ def close(name: str) -> bytes:
     return frame(name, bytes((_CLOSE,)) + yproto.write_string("done"))
 
 
+def pong(name: str) -> bytes:
+    """Answer a ping."""
+    return frame(name, bytes((_PONG,)))
+
+
 # --- values ------------------------------------------------------------------------------------------------
 
 
@@ -96,7 +101,9 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """A sign of life."""
+    """A sign of life. ``asks``: for one in return."""
+
+    asks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +140,30 @@ def read_frame(data: bytes) -> tuple[str, Message]:
         RemoteError: it is no frame, or a message of a known kind that cannot be read. What stands behind a message
             that is no sync and no awareness is passed over: later versions may say more there.
     """
+    name, reader = _name(data)
+    return name, _message(reader)
+
+
+def read_plain(data: bytes) -> bytes:
+    """Of a frame with a message of y-protocols, that message as y-protocols has it.
+
+    Raises:
+        RemoteError: it is no frame.
+    """
+    _, reader = _name(data)
+    kind = reader.uint()
+    return bytes((_SYNC if kind == _SYNC_REPLY else kind & 127,)) + reader.take(reader.left)
+
+
+def _name(data: bytes) -> tuple[str, yproto.Reader]:
     reader = yproto.Reader(data)
     size = reader.uint()
     if size > NAME_BYTES:
         raise RemoteError(Reason.MALFORMED, "a document's name beyond its limit")
     try:
-        name = reader.take(size).decode()
+        return reader.take(size).decode(), reader
     except UnicodeDecodeError as exc:
         raise RemoteError(Reason.MALFORMED, "a name that is not UTF-8") from exc
-    return name, _message(reader)
 
 
 def _message(reader: yproto.Reader) -> Message:
@@ -159,7 +181,7 @@ def _message(reader: yproto.Reader) -> Message:
         case kind if kind == _STATUS:
             return Status(reader.uint() == 1)
         case kind if kind in (_PING, _PONG):
-            return Ping()
+            return Ping(kind == _PING)
         case kind:
             return Unknown(kind)
 

@@ -35,6 +35,7 @@ PURE = {
     "yproto",
     "cli/telling",
     "hocuspocus",
+    "rooms",
     "agent/pace",
     "relay/intercept",
     "relay/spool",
@@ -44,6 +45,7 @@ PURE = {
     "agent/serve/access",
     "agent/serve/ranges",
     "agent/serve/session",
+    "agent/serve/outward",
     *(file.removesuffix(".py") for file in FILES if file.startswith(("agent/mirror/", "agent/act/"))),
 }
 IMPURE_MODULES = {
@@ -57,6 +59,7 @@ YJS_ROOMS = {
     "agent/serve/publish",
     "client",
     "requesting",
+    "relayed",
 }
 MCP_ROOMS = {"cli/tools", "cli/reporting", "cli/offering"}
 HALLWAYS = {"agent/app", "relay/app", "cli", "run", "__main__", "agent/__main__", "__init__"}

@@ -244,6 +244,10 @@ class StateDocument:
         known = {own: clocks[own]} if clocks.get(own) else {}
         return guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
 
+    def clocks(self) -> dict[int, int]:
+        """What there is of whom: of one client, us."""
+        return {self._doc.client_id: clock} if (clock := self._clock()) else {}
+
     def is_recent(self, update: bytes) -> bool:
         """Whether an update is, byte for byte, one of the last that :meth:`apply` returned."""
         return hash(update) in self._recent_set

@@ -113,6 +113,10 @@ class RequestsDocument:
         """Of this document: what a peer needs to know to send what is missing here."""
         return self._doc.get_state()
 
+    def clocks(self) -> dict[int, int]:
+        """What there is of whom."""
+        return yproto.read_state_vector(self._doc.get_state())
+
     def diff(self, state_vector: bytes | Mapping[int, int]) -> bytes:
         """The update that brings a replica up to date.
 

@@ -162,14 +162,14 @@ class Quota:
     def __repr__(self) -> str:
         return f"<Quota {self._left:.1f} of {self.burst}>"
 
-    def take(self, now: float) -> bool:
-        """Take one; false: the bucket is empty."""
+    def take(self, now: float, count: float = 1) -> bool:
+        """Take so many; false: there are not as many in the bucket."""
         if self._at is not None:
             self._left = min(float(self.burst), self._left + (now - self._at) * self.per_s)
         self._at = now
-        if self._left < 1:
+        if self._left < count:
             return False
-        self._left -= 1
+        self._left -= count
         return True
 
 
