@@ -36,10 +36,10 @@ from pycrdt import ArrayEvent, Doc, Map, MapEvent, Subscription
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
-from . import discovery, schema, yproto
+from . import discovery, rooms, schema, yproto
 from .errors import CLOSE_CODES, LocalError, MissingError, Reason, RefusedError, RemoteError, SetupError
 from .excerpts import new_outputs
-from .requesting import Requester, Ticket
+from .requesting import Requester, Socket, Ticket
 from .tables import (
     END_STATES,
     REQUEST_END_STATES,
@@ -401,6 +401,10 @@ class Replica:
             case "meta":
                 return self.meta()
 
+    def writers(self) -> frozenset[int]:
+        """The Yjs client ids of all who wrote something of what is here."""
+        return frozenset(yproto.read_state_vector(self._doc.get_state()))
+
     def request(self) -> bytes:
         """What to send first: our state vector, so that only what is missing comes."""
         return yproto.step1(self._doc.get_state())
@@ -713,6 +717,7 @@ class Document:
         self._requester: Requester | None = None
         self._requesting: asyncio.Task[None] | None = None
         self.trouble = ""  # why the last connection ended, or could not be made
+        self.remedy = "`jupyter rtc list` shows the kernels that live"
         self.connected = False
         self.closed = False
 
@@ -766,6 +771,11 @@ class Document:
     def name(self) -> str:
         """Of our link: what others see as ``by`` and ``submitted_by`` of what we ask for."""
         return str(self._health.get("name", ""))
+
+    @property
+    def where(self) -> str:
+        """Where the document is, for people; without a token."""
+        return self.address.url
 
     @property
     def address(self) -> Address:
@@ -1034,7 +1044,7 @@ class Document:
                 try:
                     worked = await requester.run(socket, epoch)
                 finally:
-                    _hang_up(socket)
+                    hang_up(socket)
                 reason = _BY_CODE.get(socket.close_code or 0)
                 if reason in _FINAL:
                     raise _RefusedForGoodError(reason)
@@ -1085,7 +1095,7 @@ class Document:
             try:
                 await self._read(socket, replica)
             finally:
-                _hang_up(socket)
+                hang_up(socket)
             reason = _BY_CODE.get(socket.close_code or 0)
             self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
             if reason in _FINAL:
@@ -1110,7 +1120,7 @@ class Document:
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            connecting.add_done_callback(_hang_up_late)
+            connecting.add_done_callback(hang_up_late)
             raise
         except HTTPClientError as exc:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
@@ -1118,18 +1128,23 @@ class Document:
                 raise RemoteError(Reason.MALFORMED, f"the WebSocket was answered with {exc.code}") from exc
             raise _RefusedForGoodError(reason) from exc
 
-    async def _read(self, socket: WebSocketClientConnection, replica: Replica) -> None:
+    async def _read(self, socket: Socket, replica: Replica) -> None:
         await socket.write_message(replica.request(), binary=True)
         answered = replica.answered
         while (data := await socket.read_message()) is not None:
             if isinstance(data, str):
                 raise RemoteError(Reason.MALFORMED, "a text message from the server")
             changes = replica.receive_bytes(data)
+            self._check(replica)
             if replica.answered == answered + 1:
                 answered += 1
                 self._show(replica)
             for reader in list(self._readers):
                 reader.push(changes)
+
+    def _check(self, replica: Replica) -> None:
+        """Look at what came before anybody is shown it; RemoteError: it cannot be of the agent. (The agent's own
+        server passes on nobody else's.)"""
 
     def _show(self, replica: Replica) -> None:
         """The first answer is here: from now on this replica is the document."""
@@ -1172,18 +1187,28 @@ class Document:
         self._set_connected(False)
 
 
-def _hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+def hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
     """Close a connection that nobody waits for any more."""
     if not connecting.cancelled() and connecting.exception() is None:
-        _hang_up(connecting.result())
+        hang_up(connecting.result())
 
 
-def _hang_up(socket: WebSocketClientConnection) -> None:
+def hang_up(socket: WebSocketClientConnection) -> None:
     """Say goodbye and close, now: tornado would wait for the server's answer, and our loop may end before it."""
     stream = getattr(socket.protocol, "stream", None)  # close() forgets the protocol
     socket.close()
     if stream is not None:
         stream.close()
+
+
+def _make(target: str, token: str | None) -> Document:
+    """The document that a target names; a name that means nothing is told at once."""
+    if rooms.is_link(target):
+        from .relayed import RelayedDocument  # which is a Document
+
+        return RelayedDocument(target, token)
+    Address.resolve(target, token)
+    return Document(target, token)
 
 
 @asynccontextmanager
@@ -1192,7 +1217,9 @@ async def connect(target: str, token: str | None = None, *, timeout_s: float = 1
 
     Args:
         target: a link (``http://HOST:PORT/?token=…``, as ``%rtc share`` shows it), or the id, a unique prefix of
-            the id, or the connection file of an RTC kernel that lives on this machine.
+            the id, or the connection file of an RTC kernel that lives on this machine; or a room at a relay
+            (``ws://HOST:PORT/ROOM``, as ``%rtc share --relay`` shows it, where several kernels are there with
+            ``?kernel=ID``).
         token: instead of the link's own; a kernel of this machine's user needs none.
         timeout_s: how long the first sync may take. Afterwards the connection is renewed for ever.
 
@@ -1202,8 +1229,7 @@ async def connect(target: str, token: str | None = None, *, timeout_s: float = 1
     Raises:
         SetupError: no such kernel, nobody answers, or the token is refused; says what to do.
     """
-    Address.resolve(target, token)  # a name that means nothing is told at once
-    document = Document(target, token)
+    document = _make(target, token)
     task = asyncio.create_task(document.follow(), name=f"rtc-follow {target.partition('?')[0]}")
     task.add_done_callback(lambda done: _tell_failure(document, done))
     try:
@@ -1211,8 +1237,7 @@ async def connect(target: str, token: str | None = None, *, timeout_s: float = 1
             await document.wait_for(lambda doc: doc.connected, timeout_s)
         except TimeoutError:
             raise SetupError(
-                f"no document within {timeout_s:g} s ({document.trouble or 'no answer'})",
-                "`jupyter rtc list` shows the kernels that live",
+                f"no document within {timeout_s:g} s ({document.trouble or 'no answer'})", document.remedy
             ) from None
         yield document
     finally:

@@ -100,6 +100,22 @@ class RTCKernel(Configurable):
         help="Further Origins (scheme://host:port) whose pages may connect; our own page always may.",
     ).tag(config=True)
 
+    # --- relays
+    relays = List(
+        Unicode(),
+        [],
+        help="Relay engines (Hocuspocus, ws:// or wss://) at which the kernel is published from the start, as "
+        "`%rtc share --relay` would.",
+    ).tag(config=True)
+    relay_room = Unicode("", help="The room there. Empty: the kernel's id; one name for many kernels: one room.").tag(
+        config=True
+    )
+    relay_token = Unicode(
+        "",
+        help="The token that a relay's authentication is shown. Set it in the environment or the configuration file; "
+        "command lines and cells can be read by others.",
+    ).tag(config=True, secret=True)
+
     # --- the history
     history = CaselessStrEnum(
         ["runtime", "data", "memory"],
@@ -333,6 +349,10 @@ def _layers(
     for arg in argv:
         if arg.startswith(ARG_PREFIX):
             name, _, text = arg.removeprefix(ARG_PREFIX).partition("=")
+            if is_secret(name):
+                what = f"{ARG_PREFIX}{name}=… is not taken: others can read a command line"
+                problems.append(SetupError(what, f"set {ENV_PREFIX}{name.upper()}"))
+                continue
             layers.append((arg, {name: DeferredConfigString(text)}))
     return layers
 
@@ -346,7 +366,8 @@ def _set(settings: RTCKernel, name: str, value: Any, place: str) -> None:
             value = _from_text(trait, str(value))
         setattr(settings, name, value)
     except (TraitError, ValueError) as exc:
-        raise SetupError(f"{place}: {exc}", f"give {name} as: {trait.help}") from exc
+        what = "not the type that it must be" if is_secret(name) else exc
+        raise SetupError(f"{place}: {what}", f"give {name} as: {trait.help}") from None
 
 
 def _from_text(trait: Any, text: str) -> Any:
@@ -360,13 +381,22 @@ def _from_text(trait: Any, text: str) -> Any:
 
 
 def to_argv(settings: RTCKernel) -> list[str]:
-    """The settings that differ from their defaults, as arguments that :func:`load` reads back."""
+    """The settings that differ from their defaults, as arguments that :func:`load` reads back; without secrets, which
+    whoever is started so has from where we have them."""
     out = []
     for name in trait_names():
+        if is_secret(name):
+            continue
         value, trait = getattr(settings, name), RTCKernel.class_own_traits()[name]
         if value != trait.default(settings):
             out.append(f"{ARG_PREFIX}{name}={json.dumps(value) if isinstance(value, list) else value}")
     return out
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value is to be seen by nobody."""
+    trait = RTCKernel.class_own_traits(config=True).get(name)
+    return trait is not None and bool(trait.metadata.get("secret"))
 
 
 def help_all() -> str:

@@ -30,7 +30,7 @@ from jupyter_core.utils import ensure_async
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from . import config, discovery, install, parameters
+from . import config, discovery, install, parameters, rooms
 from .client import Address, call
 from .errors import LocalError, SetupError
 
@@ -72,12 +72,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The document can be followed. ``store``: path of the history; null when it is kept in memory only."""
+    """The document can be followed. ``store``: path of the history; null when it is kept in memory only; ``relays``:
+    links to where it is published."""
 
     kernel_id: str
     url: str
     proxied_url: str | None
     store: str | None
+    relays: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,7 +484,9 @@ class _Session:
                 link = await call(address, "POST", "/api/share", {"role": self.run.share, "name": "run"})
         except (SetupError, OSError, ValueError, TimeoutError) as exc:
             return Unlinked(str(exc) or "the agent did not answer")
-        return Linked(live.kernel_id, str(link["url"]), link.get("proxied_url"), live.store)
+        settings = self.run.settings
+        relays = tuple(rooms.place(url, settings.relay_room or live.kernel_id).link for url in settings.relays)
+        return Linked(live.kernel_id, str(link["url"]), link.get("proxied_url"), live.store, relays)
 
     async def _discover(self) -> discovery.LiveKernel | None:
         deadline = time.monotonic() + LINK_S

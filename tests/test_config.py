@@ -86,3 +86,19 @@ def test_where_the_history_is(tmp_path: Path, home: Path) -> None:
     assert config.history_directory(load(tmp_path, RTC_KERNEL_HISTORY="runtime")) == home / "runtime" / "rtc_kernel"
     assert config.history_directory(load(tmp_path, RTC_KERNEL_HISTORY="memory")) is None
     assert config.history_directory(load(tmp_path, RTC_KERNEL_HISTORY_DIR="/x")) == Path("/x")
+
+
+def test_a_secret_is_taken_from_the_environment_or_a_file_and_never_from_a_command_line(tmp_path: Path) -> None:
+    problems: list[SetupError] = []
+    settings = config.load(["--RTCKernel.relay_token=s3cret"], {}, [str(tmp_path)], problems)
+    assert settings.relay_token == ""
+    (problem,) = problems
+    assert "s3cret" not in str(problem)
+    assert "RTC_KERNEL_RELAY_TOKEN" in str(problem)
+    settings = load(tmp_path, RTC_KERNEL_RELAY_TOKEN="s3cret")
+    assert settings.relay_token == "s3cret"
+    assert not [arg for arg in config.to_argv(settings) if "s3cret" in arg]
+    (tmp_path / "jupyter_rtc_kernel_config.py").write_text("c.RTCKernel.relay_token = 53\n")
+    with pytest.raises(SetupError) as caught:
+        load(tmp_path)
+    assert "53" not in str(caught.value)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any, assert_never
 from urllib.parse import urlsplit
 
-from .. import __version__, discovery, link, schema
+from .. import __version__, discovery, link, rooms, schema
 from ..bounds import Bounds
 from ..config import RTCKernel, history_directory, load
 from ..errors import MissingError, Reason, RemoteError, RTCError, SetupError
@@ -72,12 +72,17 @@ from .requests import RequestsDocument
 from .serve import Blob, HistoryQuery, Page, PruneQuery
 from .serve.access import Role, Token, Tokens
 from .serve.comm import CommServer
+from .serve.publish import Publishers, Relay, Standing
 from .serve.websocket import Bound, Server
 
 log = logging.getLogger("rtc_kernel.agent")
 
 OWNER = "owner"
 """Name of the token of the kernel's user; it is in the discovery file and nowhere else."""
+
+RELAYS_FACT = "relays"
+"""The store's note of where the kernel is published (``relays``: ``url``, ``room``, ``role``, ``name``), and where the
+user has ended that (``ended``, in the life ``relay_id`` of the kernel)."""
 
 CRASH_FACT = "crash"
 """The store's note of records that could not be mirrored: ``relay_id``, ``until`` (seq), ``skip`` (seqs)."""
@@ -162,6 +167,7 @@ class App:
         self._tokens: Tokens
         self.server: Server
         self.comm: CommServer
+        self.publishers: Publishers
         self.feed: Feed
         self.actions: Actions
         self.desk = Desk(self)
@@ -190,6 +196,7 @@ class App:
         self._health: Json = {"status": "ok", "reason": None}
         self._tasks: set[asyncio.Task[None]] = set()
         self._clearing = asyncio.Lock()
+        self._unpublished: list[str] = []  # links of relays at which the user has ended it
 
     # --- the order of things -----------------------------------------------------------------------------------
 
@@ -261,6 +268,7 @@ class App:
             if one.name != OWNER
         )
         secret, _ = self._tokens.mint(OWNER, Role.OWN, now=now, secret=_known_secret(kernel_id))
+        self.publishers = Publishers(self, settings, kernel=kernel_id)
         self._document = self._load_document(window)
         bound = self._listen(settings.port or resume.port or _known_port(kernel_id))
         if resume.port != bound.port:
@@ -281,6 +289,7 @@ class App:
         self.actions.receive_seq(self._seq)
         self._announce(secret)
         self._share_from_start()
+        self._publish_from_start()
         self._retain()
 
     def _listen(self, wanted: int) -> Bound:
@@ -452,6 +461,24 @@ class App:
             made = self.server.share(Role(self.settings.share), "from-start")
             print(f"rtc_kernel: {made['role']} link: {made['url']}", file=sys.stderr, flush=True)  # noqa: T201
 
+    def _publish_from_start(self) -> None:
+        """Where the settings say, and where an earlier agent was told to; not where it was told to end."""
+        kept: Json = self.store.fact(RELAYS_FACT) or {"relays": [], "ended": [], "relay_id": None}
+        ended = kept["ended"] if kept["relay_id"] == self.info["relay_id"] else []
+        self._unpublished = list(ended)
+        kernel_id, room = str(self.info["kernel_id"]), self.settings.relay_room
+        for url in self.settings.relays:
+            try:
+                if rooms.place(url, room or kernel_id).link not in ended:
+                    self.publishers.add(url, room=room, taken=self._names())
+            except SetupError as exc:
+                self._problems.append(str(exc))
+                log.warning("%s", exc)
+        for one in kept["relays"]:
+            with contextlib.suppress(SetupError):  # the settings name it, too
+                role = Role(one["role"])
+                self.publishers.add(one["url"], room=one["room"], role=role, name=one["name"], taken=self._names())
+
     async def _end(self) -> None:
         """Everything that was seen is stored; then the ports are free."""
         if not self._child_exited:
@@ -459,10 +486,12 @@ class App:
         self._flush()
         self.keep()
         self._unlist()
+        unpublishing = asyncio.get_running_loop().create_task(self.publishers.stop(), name="rtc-unpublish")
         await self.comm.stop()
         stopping = asyncio.get_running_loop().create_task(self.server.stop(), name="rtc-stop")
         await asyncio.to_thread(self.store.close)
         await stopping
+        await unpublishing
 
     def _relay_vanished(self) -> None:
         """The relay was killed. Where the system does not do it, we end the child; nobody can reach it any more. One
@@ -656,6 +685,7 @@ class App:
         if update is not None:
             self.server.push(update)
             self.comm.push(update)
+            self.publishers.push(update)
             self._watch_epoch()
 
     def _watch_epoch(self) -> None:
@@ -672,8 +702,12 @@ class App:
     def _begin_epoch(self) -> None:
         self._epoch_timer = None
         self._document.begin_epoch()
+        self._tell_epoch()
+
+    def _tell_epoch(self) -> None:
         self.server.begin_epoch()
         self.comm.begin_epoch()
+        self.publishers.begin_epoch()
 
     def _follow_kernel(self, change: PutKernel) -> None:
         known = {name: getattr(self._kernel, name) for name in Kernel.__dataclass_fields__}
@@ -693,6 +727,10 @@ class App:
         if self.store.health.replay_after is not None:
             log.error("%s", self.store.health.reason)
             os._exit(EXIT_REBUILD)  # the relay has what the store could not take
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        """Followers learn it when it is different."""
         health = self._store_health()
         if health != self._health:
             self._health = health
@@ -702,8 +740,9 @@ class App:
 
     def _store_health(self) -> Json:
         health = self.store.health
-        reasons = [*self._problems, *([health.reason] if health.reason else [])]
-        return {"status": "degraded" if self._problems else health.status, "reason": "; ".join(reasons) or None}
+        problems = [*self._problems, *self.publishers.problems]
+        reasons = [*problems, *([health.reason] if health.reason else [])]
+        return {"status": "degraded" if problems else health.status, "reason": "; ".join(reasons) or None}
 
     def put(self, changes: list[Change]) -> None:
         """Write changes that did not come of a record."""
@@ -754,8 +793,9 @@ class App:
         return "iopub-only" if self.is_attached else "full"
 
     def health(self) -> Json:
-        """``status``, ``reason``, ``coverage``."""
-        return {**self._store_health(), "coverage": self.coverage}
+        """``status``, ``reason``, ``coverage``, ``relays``."""
+        relays = [standing.to_json() for standing in self.publishers.standings]
+        return {**self._store_health(), "coverage": self.coverage, "relays": relays}
 
     def history(self, query: HistoryQuery) -> Page:
         """A page of the history, with all that followers have seen (any thread but the loop's)."""
@@ -917,11 +957,13 @@ class App:
         """Send an update of the requests to those who write them."""
         self.server.push(update, "requests")
         self.comm.push(update, "requests")
+        self.publishers.push(update, "requests")
 
     def begin_requests_epoch(self) -> None:
         """The requests' document is another one."""
         self.server.begin_epoch("requests")
         self.comm.begin_epoch("requests")
+        self.publishers.begin_epoch("requests")
 
     def close_writers(self, name: str, reason: Reason) -> None:
         """Close the connections over which a peer writes requests."""
@@ -978,6 +1020,41 @@ class App:
         following = sum(peer.session.name == name and peer.room == "state" for peer in self.server.peers)
         return following if self.server.revoke(name) else None
 
+    def relays_changed(self) -> None:
+        """It stands otherwise with a relay."""
+        self._loop.call_soon(self._tell_health)
+
+    def publish(self, url: str, room: str, name: str) -> Relay:
+        """Publish at a relay from now on."""
+        relay = self.publishers.add(url, room=room, name=name, taken=self._names())
+        self._unpublished = [link for link in self._unpublished if link != relay.place.link]
+        self._keep_relays()
+        return relay
+
+    async def unpublish(self, name: str) -> bool:
+        """Publish there no more; false: there is none of that name."""
+        self._unpublished += [relay.place.link for relay in self.publishers.relays if relay.name == name]
+        found = await self.publishers.remove(name)
+        self._keep_relays()
+        self._tell_health()
+        return found
+
+    def standings(self) -> Sequence[Standing]:
+        """How it stands with each relay."""
+        return self.publishers.standings
+
+    def _keep_relays(self) -> None:
+        relays = [
+            {"url": one.place.url, "room": one.place.room, "role": one.role.value, "name": one.name}
+            for one in self.publishers.relays
+        ]
+        fact = {"relays": relays, "ended": self._unpublished, "relay_id": self.info["relay_id"]}
+        self.store.put_fact(RELAYS_FACT, fact)
+
+    def _names(self) -> list[str]:
+        """Of links."""
+        return [token.name for token in self._tokens]
+
     def waiting(self) -> Sequence[Request]:
         """The requests that were not sent, in order."""
         return self.actions.waiting
@@ -1019,8 +1096,7 @@ class App:
             self._document = self._load_document(self._read_window(self.store))
             # they are only in the document, and somebody may be waiting for one
             self._document.apply([PutQuery(query.id, query.columns()) for query in queries])
-            self.server.begin_epoch()
-            self.comm.begin_epoch()
+            self._tell_epoch()
             return count
 
     def read_history(self, query: HistoryQuery) -> Page:

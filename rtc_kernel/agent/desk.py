@@ -24,6 +24,7 @@ from .act.answers import Published
 from .mirror import UNRECORDED
 from .serve import HISTORY_LIMIT, HistoryQuery, Page
 from .serve.access import Role, Tokens
+from .serve.publish import Relay, Standing
 
 
 class House(Protocol):
@@ -54,6 +55,15 @@ class House(Protocol):
 
     def revoke(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
+
+    def publish(self, url: str, room: str, name: str) -> Relay:
+        """Publish at a relay from now on."""
+
+    async def unpublish(self, name: str) -> bool:
+        """Publish there no more; false: there is none of that name."""
+
+    def standings(self) -> Sequence[Standing]:
+        """How it stands with each relay."""
 
     def waiting(self) -> Sequence[Request]:
         """The requests that were not sent, in order."""
@@ -129,13 +139,16 @@ class Desk:
             case magics.Status():
                 await house.settle(msg_id)
                 return answers.render_status(await self._facts(), now)
+            case magics.Share(_, name, _, str(url), room):
+                relay = house.publish(url, room or "", name or "")
+                return answers.render_publish(next(one for one in self._relays() if one.name == relay.name))
             case magics.Share(role, name, expires_s):
                 shown = answers.render_share(self.share(Role(role), name or "", expires_s), now)
                 return [(kind, {**content, "transient": {UNRECORDED: True}}) for kind, content in shown]
             case magics.Unshare(name, every):
-                return answers.render_unshare(*self.unshare(name, every=every))
+                return await self._unshare(name, every)
             case magics.Who():
-                return answers.render_who(house.peers(), self.links(), now)
+                return answers.render_who(house.peers(), self.links(), now, self._relays())
             case magics.Queue(release, cancel):
                 return self._queue(release, cancel)
             case magics.History(limit, grep, state):
@@ -182,7 +195,40 @@ class Desk:
             queued_count=open_rows[ExecutionState.QUEUED],
             peers_count=len(house.peers()),
             links_count=len(self.links()),
+            relays=self._relays(),
         )
+
+    # --- relays
+
+    def _relays(self) -> list[answers.RelayFacts]:
+        return [
+            answers.RelayFacts(
+                name=one.name,
+                link=f"{one.url}/{one.room}",
+                state=one.state,
+                since=one.since,
+                behind_messages=one.behind_messages,
+                behind_bytes=one.behind_bytes,
+                behind_s=one.behind_s,
+                trouble=one.trouble,
+            )
+            for one in self._house.standings()
+        ]
+
+    async def _unshare(self, name: str | None, every: bool) -> list[Published]:
+        """Withdraw links, and publish at relays no more: those of a name, or all."""
+        relays = [one.name for one in self._house.standings()]
+        if not relays:
+            return answers.render_unshare(*self.unshare(name, every=every))
+        known = [*(link.name for link in self.links()), *relays]
+        if name is None and not every and len(known) > 1:
+            raise SetupError(f"more than one link is in force ({', '.join(known)})", "name one, or give --all")
+        left = [one for one in relays if name in (None, one)]
+        for one in left:
+            await self._house.unpublish(one)
+        if name in left:
+            return answers.render_unshare([], 0, left)
+        return answers.render_unshare(*self.unshare(name, every=True), left)
 
     # --- links
 
@@ -265,6 +311,7 @@ class Desk:
     async def _complete(self, code: str, cursor_pos: int) -> Json:
         ids = await asyncio.to_thread(self._house.ids)
         names = [link.name for link in self.links()]
+        names += [one.name for one in self._house.standings()]
         requests = [one.id for one in self._house.waiting()]
         matches, start, end = magics.complete(code, cursor_pos, ids, names, requests)
         return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}

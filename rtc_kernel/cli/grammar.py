@@ -106,6 +106,8 @@ def _add_running(commands: Commands[_Command]) -> None:
         help="assign a parameter behind the cell tagged `parameters`; VALUE is JSON, or text",
     )
     command.add_argument("--share", choices=("view", "run"), default="view", help="what the live link may do")
+    command.add_argument("--relay", metavar="URL", help="publish it at this relay, too (ws:// or wss://)")
+    command.add_argument("--room", metavar="ROOM", help="the room at the relays (default: the kernel's id)")
     command.add_argument(
         "--linger",
         metavar="TIME",

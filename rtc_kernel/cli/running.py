@@ -17,7 +17,7 @@ import nbformat
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .. import run
+from .. import rooms, run
 from ..agent.desk import behind_proxy
 from ..config import RTCKernel
 from ..errors import SetupError
@@ -29,6 +29,12 @@ def run_notebook(args: argparse.Namespace, settings: RTCKernel) -> int:
     """``jupyter rtc run``."""
     if args.json and args.output == "-":
         raise SetupError("--json and -o - both want stdout", "give -o a file", 2)
+    if args.relay is not None:
+        settings.relays = [*settings.relays, args.relay]
+    if args.room is not None:
+        settings.relay_room = args.room
+    for url in settings.relays:  # what cannot be used is told before anything runs
+        rooms.place(url, settings.relay_room or "run")
     wanted = run.Run(
         notebook=args.notebook,
         kernel=args.kernel,
@@ -129,11 +135,13 @@ class LineView:
     def show(self, progress: run.Progress) -> None:
         """See :class:`View`."""
         match progress:
-            case run.Linked(_, url, proxied_url, _):
+            case run.Linked(_, url, proxied_url, _, relays):
                 self._linked = progress
                 self.line(f"Live: {url}")
                 if proxied_url and behind_proxy():
                     self.line(f"Behind this machine's Jupyter server: {proxied_url}")
+                for relay in relays:
+                    self.line(f"Published at: {relay}")
             case run.Unlinked(why):
                 self.line(f"No live link: {why}. The run goes on.")
             case run.CellStarted(number, count, _, code):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from .. import discovery
+from .. import discovery, rooms
 from ..client import Change, Document, connect
 from ..config import RTCKernel
 from ..excerpts import Reading, say_missing, to_text
@@ -39,9 +39,11 @@ LOOK_S = 0.5
 """How often the clock is looked at while nothing happens."""
 
 
-def watch(args: argparse.Namespace, _settings: RTCKernel) -> int:
+def watch(args: argparse.Namespace, settings: RTCKernel) -> int:
     """``jupyter rtc watch``."""
     target = args.target or discovery.only().kernel_id
+    if rooms.is_link(target):
+        args.token = args.token or rooms.parse_link(target).token or settings.relay_token
     with suppress(KeyboardInterrupt):
         asyncio.run(_watch(target, args))
     return 0
@@ -160,7 +162,7 @@ async def _changes(doc: Document, target: str) -> AsyncIterator[Change | None]:
 
 def patience_s(doc: Document, target: str) -> float:
     """How long a kernel that is not connected may stay so before it is gone for good."""
-    is_local = not target.startswith(("http://", "https://"))
+    is_local = not target.startswith(("http://", "https://")) and not rooms.is_link(target)
     lives = is_local and any(kernel.kernel_id == doc.kernel.id for kernel in discovery.live())
     if is_local and not lives:
         return RESTART_S if (discovery.directory().parent / f"kernel-{doc.kernel.id}.json").exists() else GONE_S
@@ -171,7 +173,7 @@ def _headline(doc: Document) -> str:
     kernel = doc.kernel
     name = kernel.display_name or kernel.name or "kernel"
     where = f" · {kernel.notebook}" if kernel.notebook else ""
-    return clean(f"{name} {kernel.id[:8]} · {kernel.state.value}{where} · {doc.address.url}")
+    return clean(f"{name} {kernel.id[:8]} · {kernel.state.value}{where} · {doc.where}")
 
 
 def _status_line(doc: Document, printer: Printer, width: int) -> Text:

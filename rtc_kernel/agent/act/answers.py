@@ -63,6 +63,21 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayFacts:
+    """A relay at which the kernel is published. ``state``, ``trouble`` and the rest as in
+    :class:`rtc_kernel.agent.serve.publish.Standing`."""
+
+    name: str
+    link: str
+    state: str
+    since: float | None
+    behind_messages: int
+    behind_bytes: int
+    behind_s: float
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusFacts:
     """What ``%rtc status`` says.
 
@@ -83,6 +98,7 @@ class StatusFacts:
     queued_count: int
     peers_count: int
     links_count: int
+    relays: Sequence[RelayFacts] = ()
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -100,12 +116,34 @@ def render_status(facts: StatusFacts, now: float) -> list[Published]:
         ("health", facts.health if facts.health == "ok" else f"{facts.health}: {facts.reason}"),
         ("history", f"{recorded}; {facts.store or 'kept in memory only'}"),
         ("sharing", f"{_count(facts.links_count, 'link')}, {_count(facts.peers_count, 'peer')}; {facts.url}"),
+        *(("relay" if not at else "", _relay_text(relay, now)) for at, relay in enumerate(facts.relays)),
         ("version", f"rtc_kernel {facts.version}"),
     ]
     if not facts.links_count:
         rows.append(("", "`%rtc share` makes a link, `%rtc help` lists all commands"))
     text = "\n".join(f"{name:<8} {value}".rstrip() for name, value in rows)
     return [_display(text, _table([], [[escape(name), escape(value)] for name, value in rows]))]
+
+
+def _relay_text(relay: RelayFacts, now: float) -> str:
+    connected = "" if relay.since is None else f", connected for {duration_text(now - relay.since)}"
+    behind = ""
+    if relay.behind_messages:
+        behind = f", behind by {_count(relay.behind_messages, 'update')} ({size_text(relay.behind_bytes)})"
+        behind += f", {duration_text(relay.behind_s)}"
+    why = f" ({relay.trouble})" if relay.trouble else ""
+    return f"{relay.name}: {relay.state}{connected}{behind}{why}; {relay.link}"
+
+
+def render_publish(relay: RelayFacts) -> list[Published]:
+    """Where the kernel is published now, how one follows it there, and how that is ended."""
+    what = f"This kernel is published at {relay.link} as long as it lives. Who may follow it there, the relay says."
+    follow, end = f"jupyter rtc watch {relay.link}", f"%rtc unshare {_quote(relay.name)}"
+    text = f"{what}\nfollow it: {follow}\nend it: {end}"
+    html = (
+        f"<p>{escape(what)}</p><p>follow it: <code>{escape(follow)}</code></p><p>end it: <code>{escape(end)}</code></p>"
+    )
+    return [_display(text, html)]
 
 
 def render_share(link: Link, now: float) -> list[Published]:
@@ -124,15 +162,19 @@ def render_share(link: Link, now: float) -> list[Published]:
     return [_display(text, html)]
 
 
-def render_unshare(names: Sequence[str], closed_count: int) -> list[Published]:
-    """Which links were withdrawn, and how many peers were cut off by it."""
-    if not names:
+def render_unshare(names: Sequence[str], closed_count: int, relays: Sequence[str] = ()) -> list[Published]:
+    """Which links were withdrawn, how many peers were cut off by it, and at which relays it is published no more."""
+    if not names and not relays:
         return _stream("No link is in force.")
-    return _stream(f"Withdrawn: {', '.join(names)}. {_count(closed_count, 'peer')} cut off.")
+    lines = [f"Withdrawn: {', '.join(names)}. {_count(closed_count, 'peer')} cut off."] if names else []
+    lines += [f"Published no more: {', '.join(relays)}. Whoever has a copy keeps it."] if relays else []
+    return _stream("\n".join(lines))
 
 
-def render_who(peers: Sequence[Peer], links: Sequence[Grant], now: float) -> list[Published]:
-    """Who follows now, and which links there are."""
+def render_who(
+    peers: Sequence[Peer], links: Sequence[Grant], now: float, relays: Sequence[RelayFacts] = ()
+) -> list[Published]:
+    """Who follows now, which links there are, and the relays: who follows there, they know."""
     followers = [[peer.name, peer.role, peer.way, f"for {duration_text(now - peer.since)}"] for peer in peers]
     grants = [
         [
@@ -144,10 +186,13 @@ def render_who(peers: Sequence[Peer], links: Sequence[Grant], now: float) -> lis
         ]
         for link in links
     ]
-    text = "\n".join([*_section("Following now:", followers, "nobody"), *_section("Links:", grants, "none")])
+    parts = [("Following now:", followers, "nobody"), ("Links:", grants, "none")]
+    if relays:
+        parts.append(("Published at:", [[relay.name, relay.state, relay.link] for relay in relays], ""))
+    text = "\n".join(line for title, rows, none in parts for line in _section(title, rows, none))
     html = "".join(
         f"<p>{title}</p>{_table([], [[escape(value) for value in row] for row in rows]) if rows else f'<p>{none}</p>'}"
-        for title, rows, none in (("Following now:", followers, "nobody"), ("Links:", grants, "none"))
+        for title, rows, none in parts
     )
     return [_display(text, html)]
 

@@ -50,11 +50,14 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Make a link. ``name`` None: choose a free one; ``expires_s`` None: until it is withdrawn."""
+    """Make a link, or publish at a relay. ``name`` None: choose a free one; ``expires_s`` None: until it is withdrawn;
+    ``relay``: a WebSocket's URL, ``room`` the room there, None: the kernel's id."""
 
     role: str = "view"
     name: str | None = None
     expires_s: float | None = None
+    relay: str | None = None
+    room: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,18 +193,20 @@ COMMANDS: Mapping[str, Spec] = {
     "status": Spec(Status, "what is recorded here, and who may follow (also: %rtc alone)"),
     "share": Spec(
         Share,
-        "make a link that others can follow this kernel with",
+        "make a link that others can follow this kernel with, or publish it at a relay",
         {
             "--role": _ROLE,
             "--name": Option("NAME", "name of the link (default: a free one, such as view-1)", "name"),
             "--expires": Option(
                 "TIME", "how long it holds: 30s, 10m, 2h, 7d (default: until unshare)", "expires_s", (), _read_duration
             ),
+            "--relay": Option("URL", "publish at this relay (ws:// or wss://) instead of making a link", "relay"),
+            "--room": Option("ROOM", "the room there (default: the kernel's id)", "room"),
         },
     ),
     "unshare": Spec(
         Unshare,
-        "withdraw a link; whoever follows by it is cut off",
+        "withdraw a link, whoever follows by it is cut off; or publish at a relay no more",
         {"--all": Option("", "withdraw every link", "all")},
         "[NAME]",
         "name",
@@ -280,6 +285,12 @@ def parse(line: str) -> Command:
             _known(topic)
         case Queue(release=str(), cancel=str()):
             raise UsageError("%rtc queue takes --release or --cancel, not both")
+        case Share(relay=None, room=str()):
+            raise UsageError("%rtc share --room belongs to --relay URL")
+        case Share(relay=str(), expires_s=float()):
+            raise UsageError("%rtc share --relay has no --expires: it is published until %rtc unshare")
+        case Share(relay=str(), role="run"):
+            raise UsageError("%rtc share --relay can only be watched yet: leave --role out")
         case Unshare(name=str(), all=True):
             raise UsageError("%rtc unshare takes a name or --all, not both")
         case Export(path):
