@@ -1036,25 +1036,32 @@ class Document:
         """A connection to the requests, and another one when it is lost, until cancelled or refused for good."""
         backoff = Backoff()
         while self._error is None:
-            worked, address = False, self.address
+            worked = False
             try:
-                health = await call(address, "GET", "/api/health")
-                room, epoch = f"{self._shown.kernel_id}/requests", str(health.get("requests_epoch", ""))
-                socket = await self._dial(address, room, epoch)
-                try:
-                    worked = await requester.run(socket, epoch)
-                finally:
-                    hang_up(socket)
-                reason = _BY_CODE.get(socket.close_code or 0)
-                if reason in _FINAL:
-                    raise _RefusedForGoodError(reason)
-            except _RefusedForGoodError as exc:
-                self._refuse(address, exc.reason)
+                worked = await self._request_once(requester)
             except _TROUBLE as exc:
                 log.debug("%r: %s", requester, exc)
             if self._error is None:
                 await backoff.wait(worked=worked)
         requester.fail(self._error)
+
+    async def _request_once(self, requester: Requester) -> bool:
+        """One connection to the requests, from its beginning to its end; whether it ever was in sync."""
+        address, worked = self.address, False
+        try:
+            health = await call(address, "GET", "/api/health")
+            room, epoch = f"{self._shown.kernel_id}/requests", str(health.get("requests_epoch", ""))
+            socket = await self._dial(address, room, epoch)
+            try:
+                worked = await requester.run(socket, epoch)
+            finally:
+                hang_up(socket)
+            reason = _BY_CODE.get(socket.close_code or 0)
+            if reason in _FINAL:
+                raise _RefusedForGoodError(reason)
+        except _RefusedForGoodError as exc:
+            self._refuse(address, exc.reason)
+        return worked
 
     # the connection
 

@@ -110,6 +110,12 @@ class RTCKernel(Configurable):
     relay_room = Unicode("", help="The room there. Empty: the kernel's id; one name for many kernels: one room.").tag(
         config=True
     )
+    relay_role = CaselessStrEnum(
+        ["view", "run"],
+        "view",
+        help="What may be done there. run: whom the relay lets write requests may run code here, as with a link of "
+        "that role.",
+    ).tag(config=True)
     relay_token = Unicode(
         "",
         help="The token that a relay's authentication is shown. Set it in the environment or the configuration file; "

@@ -23,6 +23,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from . import client, hocuspocus, rooms, schema, yproto
 from .client import Address, Document, Replica
 from .errors import Reason, RemoteError, SetupError
+from .requesting import Requester
 from .tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ INDEX_BYTES = 1 << 20
 """A room's index may have so many bytes."""
 
 
-class _DeniedError(Exception):
+class DeniedError(Exception):
     """The relay does not let us have a document."""
 
 
@@ -46,14 +47,16 @@ class Channel:
         self._line = line
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING)
         self._granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answered = False
+        self._asked: bytes | None = None  # the relay's step 1, which it sends before its answer to ours
 
     def __repr__(self) -> str:
         return f"<Channel {self.name} {self._messages.qsize()} waiting>"
 
-    async def enter(self, secret: str) -> None:
-        """Ask to be let in."""
+    async def enter(self, secret: str) -> bool:
+        """Ask to be let in; whether we may write."""
         await self._line.write(hocuspocus.token(self.name, secret))
-        await self._granted
+        return await self._granted
 
     def write_message(self, message: bytes, binary: bool = True) -> Awaitable[None]:
         """Send one message."""
@@ -66,14 +69,20 @@ class Channel:
     async def receive(self, message: hocuspocus.Message, data: bytes) -> None:
         """A frame about this document came."""
         match message:
-            case hocuspocus.Granted() if not self._granted.done():
-                self._granted.set_result(True)
+            case hocuspocus.Granted(writes) if not self._granted.done():
+                self._granted.set_result(writes)
             case hocuspocus.Refused(reason) if not self._granted.done():
-                self._granted.set_exception(_DeniedError(reason))
+                self._granted.set_exception(DeniedError(reason))
             case hocuspocus.Closed():
                 await self.end()
+            case yproto.Step1() if not self._answered:
+                self._asked = hocuspocus.read_plain(data)
             case yproto.Step1() | yproto.Step2() | yproto.Update() | yproto.Awareness():
                 await self._messages.put(hocuspocus.read_plain(data))
+                self._answered = self._answered or isinstance(message, yproto.Step2)
+                if self._answered and self._asked is not None:
+                    asked, self._asked = self._asked, None
+                    await self._messages.put(asked)
             case _:
                 pass
 
@@ -99,14 +108,15 @@ class Line:
     def __repr__(self) -> str:
         return f"<Line {', '.join(self._channels)}>"
 
-    async def open(self, name: str, secret: str) -> Channel:
+    async def open(self, name: str, secret: str, *, writes: bool = False) -> Channel:
         """A document.
 
         Raises:
-            SetupError: the relay does not let us have it.
+            DeniedError: the relay does not let us have it, or not write it.
         """
         channel = self._channels[name] = Channel(self, name)
-        await channel.enter(secret)
+        if not await channel.enter(secret) and writes:
+            raise DeniedError("the token may only view")
         return channel
 
     def leave(self, channel: Channel) -> None:
@@ -194,6 +204,8 @@ class RelayedDocument(Document):
         self._secret = token or self._place.token or ""
         self._entry: rooms.Entry | None = None
         self._spoiled: Replica | None = None  # somebody else wrote in it
+        self._line: Line | None = None
+        self._requests: Channel | None = None
         self.remedy = "see in %rtc status where the kernel is published"
 
     @property
@@ -209,14 +221,15 @@ class RelayedDocument(Document):
     async def _follow_once(self) -> bool:
         """One connection, from its beginning to its end; whether to try again at once."""
         socket = await self._dial_relay()
-        line = Line(socket)
+        line = self._line = Line(socket)
         reading = asyncio.create_task(line.run(), name="rtc-relay-line")
         try:
             return await self._follow_line(line)
-        except _DeniedError as exc:
+        except DeniedError as exc:
             self.fail(SetupError(f"the relay refuses: {exc}", "give a token for this room that may view"))
             return False
         finally:
+            self._line = None
             reading.cancel()
             with suppress(asyncio.CancelledError, RemoteError):
                 await reading
@@ -248,14 +261,19 @@ class RelayedDocument(Document):
                 entry = self._choose(index)
                 if self._error is not None:
                     return False
+                if entry is not None and self._requests is not None and self._requests.name != entry.requests:
+                    self._entry = entry
+                    await self._requests.end()  # it is opened again, under its new name
                 if (entry.state if entry else "") == name:
+                    self._take_entry(entry)
                     continue
                 await _end(followed)
                 followed, name = None, ""
                 if entry is None:
                     self._set_connected(False)
                     continue
-                self._entry, name = entry, entry.state
+                self._take_entry(entry)
+                name = entry.state
                 followed = asyncio.create_task(self._follow_entry(line, entry), name="rtc-relay-state")
         finally:
             listening.cancel()
@@ -283,15 +301,42 @@ class RelayedDocument(Document):
             return None
         return entry
 
+    def _take_entry(self, entry: rooms.Entry | None) -> None:
+        if entry is not None:
+            self._entry = entry
+            self._health = {"role": "run" if entry.requests else "view"}
+
     async def _follow_entry(self, line: Line, entry: rooms.Entry) -> None:
         replica = self._replica
         if replica is None or replica.epoch != entry.state or replica is self._spoiled:
             replica = Replica(entry.kernel, entry.state)
-        self._health = {"role": "run" if entry.requests else "view"}
         channel = await line.open(entry.state, self._secret)
         try:
             await self._read(channel, replica)
         finally:
+            channel.close()
+
+    async def _request_once(self, requester: Requester) -> bool:
+        """The requests, over the same connection; from when they are opened until it ends, or they have another
+        name."""
+        line, entry = self._line, self._entry
+        if line is None or entry is None:
+            return False
+        if entry.requests is None:
+            requester.fail(
+                SetupError("nothing can be asked for at this relay", "%rtc share --relay URL --role run allows it")
+            )
+            return False
+        try:
+            channel = await line.open(entry.requests, self._secret, writes=True)
+        except DeniedError as exc:
+            requester.fail(SetupError(f"the relay refuses: {exc}", "give a token for this room with the role run"))
+            return False
+        self._requests = channel
+        try:
+            return await requester.run(channel, entry.requests)
+        finally:
+            self._requests = None
             channel.close()
 
     def _check(self, replica: Replica) -> None:

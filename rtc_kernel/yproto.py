@@ -160,6 +160,20 @@ class Coverage:
     keys: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one client wrote, of an update that may have been written by many.
+
+    Attributes:
+        update: its structs alone, as an update without deletions.
+        needs: ``{client: clock}`` of others: what is there must reach beyond that, or it cannot be read.
+    """
+
+    client: int
+    update: bytes
+    needs: Mapping[int, int]
+
+
 # --- reading -----------------------------------------------------------------------------------------------
 
 
@@ -179,6 +193,11 @@ class Reader:
     def left(self) -> int:
         """How many bytes are left."""
         return len(self._data) - self._at
+
+    @property
+    def at(self) -> int:
+        """How many bytes were read."""
+        return self._at
 
     def byte(self) -> int:
         """One byte."""
@@ -322,20 +341,53 @@ def read_coverage(data: bytes) -> Coverage:
     return Coverage(tuple(run for run in structs if run[1] != run[2]), tuple(deletes), tuple(keys))
 
 
-def _struct_length(reader: Reader, info: int, keys: list[tuple[str, str]]) -> int:
+def split_update(data: bytes) -> list[Piece]:
+    """What each client wrote in an update (version 1 encoding); its deletions, of which nobody knows whose they are,
+    are left out.
+
+    Raises:
+        RemoteError: the bytes are not an update.
+    """
+    read_coverage(data)
+    reader = Reader(data)
+    pieces: list[Piece] = []
+    for _ in range(_count(reader, 3)):
+        start = reader.at
+        count = _count(reader, 1)
+        client = reader.uint()
+        reader.uint()
+        needs: list[tuple[int, int]] = []
+        for _ in range(count):
+            info = reader.byte()
+            if info & 31 == 10:
+                reader.uint()
+            else:
+                _struct_length(reader, info, [], needs)
+        furthest: dict[int, int] = {}
+        for other, clock in needs:
+            if other != client:
+                furthest[other] = max(clock, furthest.get(other, 0))
+        pieces.append(Piece(client, b"\x01" + data[start : reader.at] + b"\x00", furthest))
+    return pieces
+
+
+def _struct_length(
+    reader: Reader, info: int, keys: list[tuple[str, str]], needs: list[tuple[int, int]] | None = None
+) -> int:
     kind = info & 31
     if kind == 0:  # GC
         return reader.uint()
+    items: list[tuple[int, int]] = [] if needs is None else needs
     if info & 128:  # left origin
-        reader.uint(), reader.uint()
+        items.append((reader.uint(), reader.uint()))
     if info & 64:  # right origin
-        reader.uint(), reader.uint()
+        items.append((reader.uint(), reader.uint()))
     if not info & 192:  # the parent: a root by its name, or an item by its id
         root = None
         if reader.uint() == 1:
             root = reader.string()
         else:
-            reader.uint(), reader.uint()
+            items.append((reader.uint(), reader.uint()))
         if info & 32:  # the key in the parent
             key = reader.string()
             if root is not None:

@@ -28,11 +28,12 @@ NODE = RELAY / "node_modules" / ".bin" / "node"
 LACKS = node_lacks("npm", RELAY, "@hocuspocus/server") or ("" if NODE.exists() else f"{NODE} is missing")
 LACKS_REDIS = LACKS or ("" if shutil.which("redis-server") else "redis-server is not installed")
 
-PUBLISH, VIEW, RUN, OTHER = (f"{role}-0123456789abcdef" for role in ("publish", "view", "run", "other"))
+PUBLISH, VIEW, RUN, BOB, OTHER = (f"{name}-0123456789abcdef" for name in ("publish", "view", "run", "bob", "other"))
 TOKENS = {
     PUBLISH: {"name": "kernels", "role": "publish", "rooms": "*"},
     VIEW: {"name": "viewers", "role": "view", "rooms": "*"},
-    RUN: {"name": "ada", "role": "run", "rooms": ["team"]},
+    RUN: {"name": "ada", "role": "run", "rooms": "*"},
+    BOB: {"name": "bob", "role": "run", "rooms": "*"},
     OTHER: {"name": "elsewhere", "role": "publish", "rooms": ["another"]},
 }
 

@@ -87,7 +87,6 @@ def test_a_line_asks_for_a_command(line: str, command: object) -> None:
         ("%rtc share --expires 999d", "from 1s to 366d"),
         ("%rtc share --room r", "--room belongs to --relay URL"),
         ("%rtc share --relay ws://h --expires 2h", "has no --expires"),
-        ("%rtc share --relay ws://h --role run", "can only be watched"),
         ("%rtc share me", "%rtc share takes no 'me': %rtc share [--role view|run] [--name NAME] [--expires TIME]"),
         ("%rtc unshare a b", "%rtc unshare takes one NAME; 'b' is one too many"),
         ("%rtc unshare a --all", "not both"),

@@ -12,16 +12,19 @@ from contextlib import asynccontextmanager
 import nbformat
 import pytest
 from kernels import ask, start
-from relays import LACKS, LACKS_REDIS, OTHER, PUBLISH, VIEW, behave, hocuspocus_relay, redis, small_relay
+from pycrdt import Doc, Map
+from relays import BOB, LACKS, LACKS_REDIS, OTHER, PUBLISH, RUN, VIEW, behave, hocuspocus_relay, redis, small_relay
 from serving import KERNEL, SmallBackend, eventually
 from tornado.websocket import websocket_connect
 
 import rtc_kernel
 from rtc_kernel import hocuspocus, rooms, yproto
 from rtc_kernel.agent.serve import outward, publish
+from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.agent.serve.publish import Publishers
+from rtc_kernel.client import Replica
 from rtc_kernel.config import RTCKernel
-from rtc_kernel.errors import SetupError
+from rtc_kernel.errors import RefusedError, SetupError
 from rtc_kernel.tables import AddOutput, ExecutionState, Kernel, Output, PutExecution, WriteText
 
 real = pytest.mark.skipif(bool(LACKS), reason=LACKS or "all is there")
@@ -56,6 +59,9 @@ class House(SmallBackend):
 
     def relays_changed(self):
         self.changed_count += 1
+
+    def waiting(self):
+        return ()
 
 
 class Published:
@@ -94,14 +100,17 @@ class Published:
         self.house.document.begin_epoch()
         self.publishers.begin_epoch()
 
+    def requests_name(self, room):
+        return rooms.document_name(room, KERNEL, "requests", self.house.requests.epoch)
+
     async def live(self):
         await eventually(lambda: self.standing.state == "live", "the relay has all", 30)
 
 
 @asynccontextmanager
-async def publishing(url, room="team", token=PUBLISH, **settings):
+async def publishing(url, room="team", token=PUBLISH, role=Role.VIEW, **settings):
     published = Published(relay_token=token, **settings)
-    published.publishers.add(url, room=room, taken=())
+    published.publishers.add(url, room=room, role=role, taken=())
     try:
         yield published
     finally:
@@ -209,7 +218,7 @@ async def test_what_others_write_into_the_state_is_never_taken_and_the_followers
 
 async def write_to(url, name, token):
     """Write into a document that is not ours; returns when the relay has said what it makes of it."""
-    replica = rtc_kernel.client.Replica(KERNEL, "x")
+    replica = Replica(KERNEL, "x")
     with replica._doc.transaction():
         replica._roots["executions"]["stranger"] = {"seq": 0.0, "state": "ok"}
     socket = await websocket_connect(url)
@@ -295,7 +304,7 @@ def write_state(line, name, message):
 
 
 def yproto_stranger():
-    doc = rtc_kernel.client.Replica(KERNEL, "x")
+    doc = Replica(KERNEL, "x")
     with doc._doc.transaction():
         doc._roots["executions"]["stranger"] = {"seq": 0.0}
     return doc._doc.get_update()
@@ -387,7 +396,7 @@ async def test_a_relay_that_acknowledges_nothing_costs_bounded_memory_and_no_tim
             relay.lines[0].say(state, b"\x08\x01")
         await published.live()
         last = [message for name, message in relay.heard if name == state][-1]
-        replica = rtc_kernel.client.Replica(KERNEL, "x")
+        replica = Replica(KERNEL, "x")
         await eventually(
             lambda: isinstance([m for n, m in relay.heard if n == state][-1], yproto.Step2), "one sync stands for all"
         )
@@ -518,6 +527,148 @@ async def test_instances_that_are_killed_in_mid_run_lose_nothing(tmp_path):
                     await all_have_it()
                 await published.live()
                 assert published.standing.tampered_count == 0
+
+
+# --- asking through a relay
+
+
+@real
+def test_code_is_run_through_a_relay_in_the_name_that_the_relay_knows(relay, monkeypatch):
+    monkeypatch.setenv("RTC_KERNEL_RELAY_TOKEN", PUBLISH)
+    with start("rtc-python") as kernel:
+        link = f"{relay.url}/asking"
+        kernel.execute(f"%rtc share --relay {relay.url} --room asking --role run --name far")
+
+        async def act():
+            async with (
+                rtc_kernel.connect(link, RUN, timeout_s=30) as ada,
+                rtc_kernel.connect(link, BOB, timeout_s=30) as bob,
+            ):
+                assert (ada.role, bob.role) == ("run", "run")
+                first = await (await ada.run("x = 20")).result()
+                second = await (await bob.run("x + 22")).result()
+                assert [first.submitted_by, second.submitted_by] == ["relay:far/ada", "relay:far/bob"]
+                assert second.outputs[0].data["text/plain"] == "42"
+                asked = await ada.run("input('name? ')")
+                await ada.wait_for(lambda doc: any(row.input for row in doc.executions.values()), 30)
+                await ada.answer(await asked.execution(), "s3cret")
+                assert (await asked.result()).outputs[-1].data["text/plain"] == "'s3cret'"
+                with pytest.raises(RefusedError, match="not running"):
+                    await bob.interrupt("nobody")
+                kernel.agent().kill()  # a new epoch of both documents
+                third = await (await ada.run("x + 1")).result()
+                assert third.outputs[0].data["text/plain"] == "21"
+                async with rtc_kernel.connect(link, VIEW, timeout_s=30) as viewer:
+                    with pytest.raises(SetupError, match="the relay refuses"):
+                        await asyncio.wait_for(viewer.run("1"), 30)
+
+        asyncio.run(act())
+        command = [sys.executable, "-m", "rtc_kernel.cli", "exec", link, "print(x, 'from', 'the', 'terminal')"]
+        monkeypatch.setenv("RTC_KERNEL_RELAY_TOKEN", RUN)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "20 from the terminal\n", done.stderr
+        assert done.returncode == 0
+        assert "far (run): live" in kernel.execute("%rtc status").contents("display_data")[0]["data"]["text/plain"]
+        assert "Published no more: far" in kernel.execute("%rtc unshare far").text
+
+
+@real
+@on_loop
+async def test_nothing_can_be_asked_for_at_a_relay_that_is_for_watching(relay):
+    async with publishing(relay.url, "watching") as published:
+        async with rtc_kernel.connect(f"{relay.url}/watching", RUN) as doc:
+            assert doc.role == "view"
+            with pytest.raises(SetupError, match="nothing can be asked for"):
+                await asyncio.wait_for(doc.run("1"), 20)
+        assert published.house.written == []
+
+
+@with_redis
+@on_loop
+async def test_nobody_writes_in_the_name_of_another_at_whatever_instance(tmp_path):
+    with redis(tmp_path) as port, hocuspocus_relay(tmp_path, port) as here, hocuspocus_relay(tmp_path, port) as there:
+        async with publishing(here.url, "names", role=Role.RUN) as published:
+            written = published.house.written
+            await published.live()
+            name = published.requests_name("names")
+            ada, bob = Doc(client_id=5), Doc(client_id=5)
+            assert await write_rows(there.url, name, RUN, ada, "r1") == hocuspocus.Status(True)
+            await eventually(lambda: written, "the row is there", 20)
+            assert isinstance(await write_rows(here.url, name, BOB, bob, "r1", "r2"), hocuspocus.Closed)
+            other = Doc(client_id=6)
+            assert await write_rows(here.url, name, BOB, other, "r3") == hocuspocus.Status(True)
+            assert await write_rows(there.url, name, VIEW, Doc(), "r4") is None
+            await eventually(lambda: len(written) == 2, "the other row is there", 20)
+            assert [(by, row) for by, row, _ in written] == [
+                (f"relay:{published.standing.name}/ada", "r1"),
+                (f"relay:{published.standing.name}/bob", "r3"),
+            ]
+
+
+async def write_rows(url, name, token, doc, *rows):
+    """Write rows of requests; what the relay says to that, null: it does not let us in."""
+    before = doc.get_state()
+    for row in rows:
+        doc.get("requests", type=Map)[row] = Map({"action": "execute", "code": row})
+    socket = await websocket_connect(url)
+    await socket.write_message(hocuspocus.token(name, token), binary=True)
+    await socket.write_message(hocuspocus.frame(name, yproto.update(doc.get_update(before))), binary=True)
+    while True:
+        message = hocuspocus.read_frame(await socket.read_message())[1]
+        if isinstance(message, hocuspocus.Status | hocuspocus.Closed | hocuspocus.Refused):
+            socket.close()
+            return None if isinstance(message, hocuspocus.Refused) else message
+
+
+def rows_of(client, *rows):
+    doc = Doc(client_id=client)
+    for row in rows:
+        doc.get("requests", type=Map)[row] = Map({"action": "execute"})
+    return doc.get_update()
+
+
+@on_loop
+async def test_a_relay_that_knows_nobody_gives_everybody_one_name_and_two_claims_give_none():
+    async with small_relay() as relay, publishing(relay.url, role=Role.RUN) as published:
+        written, line = published.house.written, relay.lines
+        await published.live()
+        name = published.requests_name("team")
+        await eventually(lambda: any(heard == name for heard, _ in relay.heard), "requests are open")
+
+        def tell(**writers):
+            text = json.dumps({"rtc_kernel": {"writers": writers}})
+            line[0].say(name, b"\x05" + yproto.write_string(text))
+
+        line[0].say(name, yproto.update(rows_of(5, "a")))
+        tell(**{"6": "ada", "7": "ada"})
+        line[0].say(name, yproto.update(rows_of(6, "b")))
+        tell(**{"7": "bob"})  # two claim it
+        line[0].say(name, yproto.update(rows_of(7, "c")))
+        line[0].say(name, b"\x05" + yproto.write_string("{"))
+        line[0].say(name, yproto.update(rows_of(8, "d")))
+        here = f"relay:{published.standing.name}"
+        await eventually(lambda: len(written) == 3, "three rows are there")
+        assert [(by, row) for by, row, _ in written] == [(here, "a"), (f"{here}/ada", "b"), (here, "d")]
+        assert published.standing.ignored_count == 1
+
+
+@on_loop
+async def test_who_changes_what_is_not_its_own_is_not_listened_to_any_more():
+    async with small_relay() as relay, publishing(relay.url, role=Role.RUN) as published:
+        await published.live()
+        name = published.requests_name("team")
+        await eventually(lambda: any(heard == name for heard, _ in relay.heard), "requests are open")
+        document = published.house.requests
+        for at in range(30):
+            bad = Doc(client_id=100 + at)
+            bad.apply_update(document.diff({}))
+            bad.get("meta", type=Map)["room"] = "mine"
+            relay.lines[0].say(name, yproto.update(bad.get_update()))
+        relay.lines[0].say(name, yproto.update(rows_of(9, "late")))
+        relay.lines[0].say(name, b"\x63")
+        await eventually(lambda: published.standing.ignored_count == 1, "all was read")
+        assert published.house.written == []
+        assert published.standing.state == "live"
 
 
 # --- from the command line

@@ -92,3 +92,40 @@ def test_a_value_nested_without_end_is_malformed():
     update = b"\x01\x01\x05\x00" + item + b"\x75\x01" * 5000 + b"\x7e\x00"
     with pytest.raises(RemoteError):
         yproto.read_coverage(update)
+
+
+def written_by(*clients):
+    """Documents of these clients, of which each has what those before it wrote and writes on."""
+    docs = []
+    for client in clients:
+        doc = Doc(client_id=client)
+        for earlier in docs:
+            doc.apply_update(earlier.get_update())
+        rows = doc.get("requests", type=Map)
+        with doc.transaction():
+            rows[f"r{client}"] = Map({"action": "execute", "code": "é" * client})
+            if docs:
+                rows[f"r{clients[0]}"]["state"] = "mine"
+        docs.append(doc)
+    return docs
+
+
+def test_an_update_of_many_is_split_by_who_wrote_it_and_joined_again_in_the_order_of_its_needs():
+    *_, last = written_by(5, 6, 7)
+    pieces = {piece.client: piece for piece in yproto.split_update(last.get_update())}
+    assert set(pieces) == {5, 6, 7}
+    assert pieces[5].needs == {}
+    assert set(pieces[6].needs) == {5}
+    assert set(pieces[7].needs) == {6}  # which wrote the column that it writes anew
+    joined = Doc()
+    for client in (5, 6, 7):
+        assert {run[0] for run in yproto.read_coverage(pieces[client].update).structs} == {client}
+        assert yproto.read_coverage(pieces[client].update).deletes == ()
+        joined.apply_update(pieces[client].update)
+    assert joined.get("requests", type=Map).to_py() == last.get("requests", type=Map).to_py()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_split_or_a_remote_error(data):
+    with suppress(RemoteError):
+        yproto.split_update(data)

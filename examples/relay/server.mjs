@@ -6,7 +6,9 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Redis } from "@hocuspocus/extension-redis";
 import { Server } from "@hocuspocus/server";
+import RedisClient from "ioredis";
 import { Tokens } from "./roles.mjs";
+import { Writers, writtenBy } from "./writers.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -23,10 +25,17 @@ if (!values.tokens) {
 const tokens = new Tokens(JSON.parse(readFileSync(values.tokens, "utf8")));
 
 const extensions = [];
+let writers = new Writers();
 if (values.redis) {
-  const [host, port] = values.redis.split(":");
-  extensions.push(new Redis({ host, port: Number(port || 6379) }));
+  const [host, text] = values.redis.split(":");
+  const port = Number(text || 6379);
+  extensions.push(new Redis({ host, port }));
+  writers = new Writers(new RedisClient(port, host));
 }
+
+const STEP1 = 0;
+const REQUEST_BYTES = 1 << 20; // of what one client writes at once
+const announce = (names) => JSON.stringify({ rtc_kernel: { writers: names } });
 
 const server = new Server({
   port: Number(values.port),
@@ -41,6 +50,26 @@ const server = new Server({
     if (!grant) throw Object.assign(new Error(), { reason: "the token does not open this document" });
     connectionConfig.readOnly = !grant.writes;
     return grant;
+  },
+
+  /** Who writes under a Yjs client id, the agent learns from us, before it gets what was written. */
+  async beforeSync({ type, payload, document, documentName, connection, context }) {
+    if (context.kind !== "requests") return;
+    if (context.role === "publish") {
+      if (type === STEP1) connection.sendStateless(announce(await writers.all(documentName)));
+      return;
+    }
+    if (type === STEP1 || connection.readOnly) return;
+    if (payload.byteLength > REQUEST_BYTES) throw { code: 1009, reason: "more than may be written at once" };
+    for (const client of writtenBy(payload, document)) {
+      const { name, isNew } = await writers.claim(documentName, client, context.name);
+      if (name !== context.name) throw { code: 4403, reason: "written in the name of somebody else" };
+      if (isNew) document.broadcastStateless(announce({ [client]: name }));
+    }
+  },
+
+  async afterUnloadDocument({ documentName }) {
+    writers.forget(documentName);
   },
 
   /** What somebody says of itself has the name of its token. */

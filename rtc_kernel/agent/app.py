@@ -470,7 +470,8 @@ class App:
         for url in self.settings.relays:
             try:
                 if rooms.place(url, room or kernel_id).link not in ended:
-                    self.publishers.add(url, room=room, taken=self._names())
+                    role = Role(self.settings.relay_role)
+                    self.publishers.add(url, room=room, role=role, taken=self._names())
             except SetupError as exc:
                 self._problems.append(str(exc))
                 log.warning("%s", exc)
@@ -969,6 +970,7 @@ class App:
         """Close the connections over which a peer writes requests."""
         self.server.close_peers(name, reason, room="requests")
         self.comm.close_peers(name, reason)
+        self.publishers.bar(name)
 
     def forget_before(self, before: float | None) -> None:
         """Clear the history of what finished before."""
@@ -1024,9 +1026,9 @@ class App:
         """It stands otherwise with a relay."""
         self._loop.call_soon(self._tell_health)
 
-    def publish(self, url: str, room: str, name: str) -> Relay:
+    def publish(self, url: str, room: str, name: str, role: Role) -> Relay:
         """Publish at a relay from now on."""
-        relay = self.publishers.add(url, room=room, name=name, taken=self._names())
+        relay = self.publishers.add(url, room=room, role=role, name=name, taken=self._names())
         self._unpublished = [link for link in self._unpublished if link != relay.place.link]
         self._keep_relays()
         return relay

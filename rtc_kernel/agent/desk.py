@@ -56,7 +56,7 @@ class House(Protocol):
     def revoke(self, name: str) -> int | None:
         """Withdraw a link; how many peers it cut off, or null where there is none of that name."""
 
-    def publish(self, url: str, room: str, name: str) -> Relay:
+    def publish(self, url: str, room: str, name: str, role: Role) -> Relay:
         """Publish at a relay from now on."""
 
     async def unpublish(self, name: str) -> bool:
@@ -139,8 +139,8 @@ class Desk:
             case magics.Status():
                 await house.settle(msg_id)
                 return answers.render_status(await self._facts(), now)
-            case magics.Share(_, name, _, str(url), room):
-                relay = house.publish(url, room or "", name or "")
+            case magics.Share(role, name, _, str(url), room):
+                relay = house.publish(url, room or "", name or "", Role(role))
                 return answers.render_publish(next(one for one in self._relays() if one.name == relay.name))
             case magics.Share(role, name, expires_s):
                 shown = answers.render_share(self.share(Role(role), name or "", expires_s), now)
@@ -205,6 +205,7 @@ class Desk:
             answers.RelayFacts(
                 name=one.name,
                 link=f"{one.url}/{one.room}",
+                role=one.role,
                 state=one.state,
                 since=one.since,
                 behind_messages=one.behind_messages,

@@ -107,6 +107,10 @@ class RequestsDocument:
         """The rows that peers see and that the agent has taken, by id."""
         return self._shown
 
+    def is_ours(self, client: int) -> bool:
+        """Whether a Yjs client id is that of an agent of this kernel, in whatever life."""
+        return client == self._doc.client_id or is_client_id(self.kernel, client)
+
     # --- for sessions
 
     def state_vector(self) -> bytes:

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from .. import config
+from .. import config, rooms
 from ..errors import RTCError, SetupError
 from .grammar import load, parser
 
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().print_help()
         return USAGE_EXIT_CODE
     try:
-        code = load(args.command)(args, config.load(settings))
+        known = config.load(settings)
+        if rooms.is_link(getattr(args, "target", None) or ""):
+            args.token = args.token or rooms.parse_link(args.target).token or known.relay_token
+        code = load(args.command)(args, known)
         sys.stdout.flush()
         return code
     except SetupError as exc:

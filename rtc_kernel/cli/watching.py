@@ -39,11 +39,9 @@ LOOK_S = 0.5
 """How often the clock is looked at while nothing happens."""
 
 
-def watch(args: argparse.Namespace, settings: RTCKernel) -> int:
+def watch(args: argparse.Namespace, _settings: RTCKernel) -> int:
     """``jupyter rtc watch``."""
     target = args.target or discovery.only().kernel_id
-    if rooms.is_link(target):
-        args.token = args.token or rooms.parse_link(target).token or settings.relay_token
     with suppress(KeyboardInterrupt):
         asyncio.run(_watch(target, args))
     return 0

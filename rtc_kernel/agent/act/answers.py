@@ -69,6 +69,7 @@ class RelayFacts:
 
     name: str
     link: str
+    role: str
     state: str
     since: float | None
     behind_messages: int
@@ -132,12 +133,16 @@ def _relay_text(relay: RelayFacts, now: float) -> str:
         behind = f", behind by {_count(relay.behind_messages, 'update')} ({size_text(relay.behind_bytes)})"
         behind += f", {duration_text(relay.behind_s)}"
     why = f" ({relay.trouble})" if relay.trouble else ""
-    return f"{relay.name}: {relay.state}{connected}{behind}{why}; {relay.link}"
+    role = "" if relay.role == "view" else f" ({relay.role})"
+    return f"{relay.name}{role}: {relay.state}{connected}{behind}{why}; {relay.link}"
 
 
 def render_publish(relay: RelayFacts) -> list[Published]:
     """Where the kernel is published now, how one follows it there, and how that is ended."""
-    what = f"This kernel is published at {relay.link} as long as it lives. Who may follow it there, the relay says."
+    who = "Who may follow it there, and run code in it, the relay says."
+    if relay.role == "view":
+        who = "Who may follow it there, the relay says."
+    what = f"This kernel is published at {relay.link} as long as it lives. {who}"
     follow, end = f"jupyter rtc watch {relay.link}", f"%rtc unshare {_quote(relay.name)}"
     text = f"{what}\nfollow it: {follow}\nend it: {end}"
     html = (
@@ -188,7 +193,7 @@ def render_who(
     ]
     parts = [("Following now:", followers, "nobody"), ("Links:", grants, "none")]
     if relays:
-        parts.append(("Published at:", [[relay.name, relay.state, relay.link] for relay in relays], ""))
+        parts.append(("Published at:", [[relay.name, relay.role, relay.state, relay.link] for relay in relays], ""))
     text = "\n".join(line for title, rows, none in parts for line in _section(title, rows, none))
     html = "".join(
         f"<p>{title}</p>{_table([], [[escape(value) for value in row] for row in rows]) if rows else f'<p>{none}</p>'}"

@@ -289,8 +289,6 @@ def parse(line: str) -> Command:
             raise UsageError("%rtc share --room belongs to --relay URL")
         case Share(relay=str(), expires_s=float()):
             raise UsageError("%rtc share --relay has no --expires: it is published until %rtc unshare")
-        case Share(relay=str(), role="run"):
-            raise UsageError("%rtc share --relay can only be watched yet: leave --role out")
         case Unshare(name=str(), all=True):
             raise UsageError("%rtc unshare takes a name or --all, not both")
         case Export(path):

@@ -30,6 +30,9 @@ NAME_CHARS_MAX = 64
 TOKENS_MAX = 1000
 """How many may be in force: each secret that is shown is compared with all of them."""
 
+RELAYED_PREFIX = "relay:"
+"""Peers behind a relay have names that begin so, and no link does: a name says who may take a request back."""
+
 
 class Role(StrEnum):
     """What a token is for."""
@@ -123,8 +126,10 @@ class Tokens:
         name = name.strip() or self._free_name(role)
         if name in self._tokens:
             raise SetupError(f"a token named {name!r} is in force", "choose another name or unshare that one")
-        if len(name) > NAME_CHARS_MAX or not name.isprintable():
-            raise SetupError("the name cannot be used", f"give at most {NAME_CHARS_MAX} printable characters")
+        if len(name) > NAME_CHARS_MAX or not name.isprintable() or name.startswith(RELAYED_PREFIX):
+            raise SetupError(
+                "the name cannot be used", f"give at most {NAME_CHARS_MAX} printable characters, not relay:…"
+            )
         if expires_s is not None and not 0 < expires_s <= EXPIRES_S_MAX:
             raise SetupError("a token cannot expire then", "give a number of seconds, at most those of 366 days")
         if role is not Role.OWN and len(self._tokens) >= TOKENS_MAX:  # without the owner's there is no agent

@@ -12,10 +12,11 @@ written once the relay has all of them.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
@@ -27,11 +28,12 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from ... import rooms, schema, yproto
 from ...config import RTCKernel
 from ...errors import Reason, RemoteError, SetupError
-from ...tables import Json, Kernel
+from ...tables import Json, Kernel, Request
 from ..document import StateDocument, guard
 from ..requests import RequestsDocument
-from .access import NAME_CHARS_MAX, Role
+from .access import NAME_CHARS_MAX, RELAYED_PREFIX, Action, Role
 from .outward import Backlog, Bounds, Command, Denied, Foreign, Hang, LaneState, Live, Outward, Send, Take, Tell
+from .session import UNDONE_BURST, UNDONE_PER_S, Quota
 
 log = logging.getLogger("rtc_kernel.serve")
 
@@ -48,6 +50,9 @@ CONNECT_S = 10.0
 
 GOODBYE_S = 0.7
 """How long the relay has to take what is said last. Seconds."""
+
+WRITERS = 100_000
+"""Of so many Yjs client ids it is known at most whose they are."""
 
 INDEX_BYTES = 1 << 20
 """A room's index may have so many bytes; one with more is dropped, and the relay tried again later."""
@@ -110,7 +115,14 @@ class House(Protocol):
         """The kernel's row."""
 
     def receive_update(self, update: bytes, *, by: str, role: Role) -> int:
-        """A peer's update of :attr:`requests`."""
+        """A peer's update of :attr:`requests`; how many changes of what is not its own were taken back. RemoteError:
+        nothing of it holds."""
+
+    def waiting(self) -> Sequence[Request]:
+        """The requests that were not sent."""
+
+    def revoked(self, name: str) -> None:
+        """A peer may ask for nothing any more: what was not sent is taken back."""
 
     def relays_changed(self) -> None:
         """It stands otherwise with a relay."""
@@ -185,10 +197,15 @@ class Publisher:
         self._was_live = False
         self._live_until = time.monotonic()  # when the relay last had all
         self._listed: Kernel | None = None  # the kernel's row as the index has it
+        # Yjs client ids of who writes requests there, and what we call them; null: two have claimed it
+        self._writers: dict[int, str | None] = {}
+        self._undone: dict[str, Quota] = {}  # what of theirs had to be refused or taken back
+        self._barred: set[str] = set()  # of whom nothing is taken any more
         self._timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run(), name=f"rtc-publish {relay.name}")
+        self._task.add_done_callback(self._tell_fault)
         self._be_patient()
 
     def __repr__(self) -> str:
@@ -199,7 +216,15 @@ class Publisher:
     @property
     def is_live(self) -> bool:
         """Whether the relay gets every update."""
-        lane = self._outward.lanes.get(self._names.get("state", "")) if self._outward else None
+        return self._is_live("state")
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """The documents that are published."""
+        return ("index", "state", "requests") if self.relay.role.may(Action.REQUEST) else ("index", "state")
+
+    def _is_live(self, kind: str) -> bool:
+        lane = self._outward.lanes.get(self._names.get(kind, "")) if self._outward else None
         return lane is not None and lane.state is LaneState.LIVE
 
     @property
@@ -254,9 +279,16 @@ class Publisher:
         """A document began a new life."""
         if kind == "state":
             self._turn = 0
+        else:
+            self._writers.clear()
         if self._outward is not None and (name := self._names.pop(kind, None)) is not None:
             self._do(self._outward.close(name))
             self._open(kind)
+
+    def bar(self, name: str) -> None:
+        """Take nothing of a peer any more."""
+        if name in self._undone:
+            self._barred.add(name)
 
     async def close(self) -> None:
         """Take the kernel out of the room, and end."""
@@ -279,6 +311,12 @@ class Publisher:
         while self._outward is not None and self._outward.backlog.messages:
             self._news.clear()
             await self._news.wait()
+
+    def _tell_fault(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours ends this publisher and nothing else; health says it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("publishing at %s has ended", self.relay.name, exc_info=error)
+            self._end(f"a fault of rtc_kernel ({type(error).__name__}); %rtc unshare and share it again")
 
     # --- the connection
 
@@ -334,7 +372,8 @@ class Publisher:
             index = rooms.index_name(self.relay.place.room)
             self._do(outward.open(index, self._index, self._loop.time()))
             self._names = {"index": index}
-            self._open("state")
+            for kind in self._kinds[1:]:
+                self._open(kind)
             while self._outward is outward and (data := await socket.read_message()) is not None:
                 if isinstance(data, str):
                     self._end("what it says cannot be read: a text message")
@@ -368,8 +407,8 @@ class Publisher:
                     self._receive_live(name)
                 case Take(name, update):
                     self._take(name, update)
-                case Tell():
-                    self._outward.ignored_count += 1
+                case Tell(name, text):
+                    self._outward.ignored_count += not self._tell(name, text)
                 case Foreign(name):
                     self.tampered_count += 1
                     self._turn += 1
@@ -399,16 +438,14 @@ class Publisher:
 
     def _list(self) -> None:
         """Say in the index where our documents are, once they are there."""
-        if self._outward is None or not self.is_live:
+        if self._outward is None or not all(self._is_live(kind) for kind in self._kinds):
             return
-        index = self._outward.lanes.get(self._names["index"])
-        if index is None or index.state is not LaneState.LIVE:
-            return
+        index = self._names["index"]
         row, (client, *_) = self._house.kernel, (*self._house.document.clocks(), 0)
         entry = rooms.Entry(
             kernel=self._kernel,
             state=self._names["state"],
-            requests=None,
+            requests=self._names.get("requests"),
             client=client,
             name=row.name,
             display_name=row.display_name,
@@ -419,17 +456,74 @@ class Publisher:
         )
         self._listed = row
         if (update := self._index.put(self._kernel, entry.to_json())) is not None:
-            self._do(self._outward.push_update(index.name, update, self._loop.time()))
+            self._do(self._outward.push_update(index, update, self._loop.time()))
 
     def _take(self, name: str, update: bytes) -> None:
         """Somebody else's update."""
+        if name == self._names.get("requests"):
+            return self._take_requests(update)
         try:
-            if name == self._names["index"]:
-                self._index.receive(update)
+            self._index.receive(update)
         except RemoteError as exc:
             self._index = Index()
             self._is_denied = True
             self._end(exc.detail)
+        return None
+
+    def _take_requests(self, update: bytes) -> None:
+        """What peers ask for, each in its own name, and what rests on something that is not here only when it is: a
+        relay sends it again. Deletions have no name and are left out; ended rows are popped by us."""
+        try:
+            pieces = yproto.split_update(update)
+        except RemoteError as exc:
+            return self._end(f"what it says cannot be read: {exc.detail}")
+        while pieces:
+            clocks = self._house.requests.clocks()
+            ready = [one for one in pieces if all(clocks.get(who, 0) > clock for who, clock in one.needs.items())]
+            if not ready:
+                return None
+            for piece in ready:
+                self._take_piece(piece)
+            pieces = [piece for piece in pieces if piece not in ready]
+        return None
+
+    def _take_piece(self, piece: yproto.Piece) -> None:
+        requests = self._house.requests
+        if requests.is_ours(piece.client) or not self.relay.role.may(Action.REQUEST):
+            return  # the echo of our own
+        by = self._writers.setdefault(piece.client, self.call(""))
+        if by is None or by in self._barred:
+            return
+        undone = self._undone.setdefault(by, Quota(UNDONE_PER_S, UNDONE_BURST))
+        try:
+            count = self._house.receive_update(piece.update, by=by, role=self.relay.role)
+        except RemoteError as exc:
+            log.info("%s: %s", by, exc)
+            count = 1
+        if not all(undone.take(self._loop.time()) for _ in range(min(count, UNDONE_BURST + 1))):
+            log.warning("%s is not listened to any more: it changes what is not its own", by)
+            self._barred.add(by)
+
+    def _tell(self, name: str, text: str) -> bool:
+        """The relay says who writes: whose a Yjs client id is, it knows from its authentication. False: it says
+        something else."""
+        try:
+            value = json.loads(text)
+            writers = value["rtc_kernel"]["writers"]
+            found = {int(client): str(who) for client, who in writers.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+        if name == self._names.get("requests") and len(self._writers) + len(found) <= WRITERS:
+            for client, who in found.items():
+                by = self.call(who)
+                if self._writers.setdefault(client, by) != by:
+                    self._writers[client] = None
+        return True
+
+    def call(self, who: str) -> str:
+        """What a peer at this relay is called; no link has such a name. Empty: somebody."""
+        clean = "".join(char for char in who if char.isprintable())[:NAME_CHARS_MAX]
+        return f"{RELAYED_PREFIX}{self.relay.name}{f'/{clean}' if clean else ''}"
 
     def _end(self, trouble: str) -> None:
         """The connection has ended, or is to end."""
@@ -530,11 +624,15 @@ class Publishers:
         return relay
 
     async def remove(self, name: str) -> bool:
-        """Publish there no more. False: there is none of that name."""
+        """Publish there no more; what was asked for there and was not sent is taken back. False: there is none of
+        that name."""
         publisher = self._publishers.pop(name, None)
         if publisher is None:
             return False
         await publisher.close()
+        here = publisher.call("")
+        for by in {row.by for row in self._house.waiting() if row.by == here or row.by.startswith(f"{here}/")}:
+            self._house.revoked(by)
         return True
 
     def push(self, update: bytes, kind: str = "state") -> None:
@@ -546,6 +644,11 @@ class Publishers:
         """A document began a new life."""
         for publisher in self._publishers.values():
             publisher.begin_epoch(kind)
+
+    def bar(self, name: str) -> None:
+        """Take nothing of a peer any more."""
+        for publisher in self._publishers.values():
+            publisher.bar(name)
 
     async def stop(self) -> None:
         """End with all of them."""
