@@ -28,6 +28,9 @@ from .tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
+KEEP_S = 20.0
+"""How often the relay is asked what it has: it gives up who says nothing for a minute, and pings do not count."""
+
 WAITING = 256
 """Messages of one document that wait to be read; then the relay waits, too."""
 
@@ -241,6 +244,7 @@ class RelayedDocument(Document):
         followed: asyncio.Task[None] | None = None
         name = ""
         listening = asyncio.create_task(channel.read_message())
+        keeping = asyncio.create_task(_keep(channel, index), name="rtc-relay-keep")
         try:
             while True:
                 await asyncio.wait(
@@ -277,6 +281,7 @@ class RelayedDocument(Document):
                 followed = asyncio.create_task(self._follow_entry(line, entry), name="rtc-relay-state")
         finally:
             listening.cancel()
+            await _end(keeping)
             await _end(followed)
 
     def _choose(self, index: Index) -> rooms.Entry | None:
@@ -357,6 +362,12 @@ class RelayedDocument(Document):
             raise
         except HTTPClientError as exc:
             raise RemoteError(Reason.MALFORMED, f"the relay answered {exc.code} to a WebSocket") from exc
+
+
+async def _keep(channel: Channel, index: Index) -> None:
+    while True:
+        await asyncio.sleep(KEEP_S)
+        await channel.write_message(index.request())
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

@@ -440,6 +440,16 @@ async def test_two_rooms_at_one_relay_have_two_names():
         await eventually(lambda: [one.state for one in published.publishers.standings] == ["live"] * 2, "both are live")
 
 
+@on_loop
+async def test_a_follower_that_has_nothing_to_say_shows_the_relay_that_it_is_there(monkeypatch):
+    monkeypatch.setattr("rtc_kernel.relayed.KEEP_S", 0.05)
+    async with small_relay() as relay:
+        with pytest.raises(SetupError, match="no kernel is published"):
+            async with rtc_kernel.connect(f"{relay.url}/team", VIEW, timeout_s=2):
+                pass
+        assert len([message for _, message in relay.heard if isinstance(message, yproto.Step1)]) > 3
+
+
 # --- a kernel
 
 

@@ -29,6 +29,9 @@ from .session import Quota
 ANSWER_S = 10.0
 """How long a relay may take to let us in, and to say what it has. Seconds."""
 
+ASK_S = 20.0
+"""How often the relay is asked what it has, at least: it gives up who says nothing for a minute. Seconds."""
+
 SLOWEST_BYTES_PER_S = 32 << 10
 """What is on its way may take this long more, however slow the line."""
 
@@ -211,7 +214,8 @@ class Outward:
         self._secret = secret
         self._bounds = bounds
         self._left: deque[str] = deque(maxlen=LEFT_KEPT)
-        self._next_ping = now + bounds.ping_s
+        self._ask_s = min(bounds.ping_s, ASK_S)
+        self._next_ping = now + self._ask_s
         self._messages = Quota(MESSAGES_PER_S, MESSAGES_BURST)
         self._bytes = Quota(BYTES_PER_S, BYTES_BURST)
 
@@ -271,7 +275,7 @@ class Outward:
             return [Hang("it does not answer" if slow else "it acknowledges nothing")]
         if now < self._next_ping:
             return []
-        self._next_ping = now + self._bounds.ping_s
+        self._next_ping = now + self._ask_s
         idle = [lane for lane in self.lanes.values() if lane.state is LaneState.LIVE and not lane.waiting]
         return [self._want(lane) for lane in idle]
 

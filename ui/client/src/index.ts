@@ -25,6 +25,7 @@ export { connect, LiveDocument, type Status } from "./document.ts";
 export { RTCError } from "./errors.ts";
 export { arrivals, beganAt, endedAt, executionAt, times, UNKNOWN } from "./moments.ts";
 export { type Presence } from "./presence.ts";
+export { type RelayOptions, RelayTransport } from "./relay.ts";
 export { Run, type RunOptions } from "./run.ts";
 export { hasEnded } from "./schema.ts";
 export {
