@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-TARGETS = ("wire", "messages", "rows", "urls", "stores")
+TARGETS = ("wire", "messages", "rows", "urls", "stores", "relays")
 MOST_BYTES = 4096
 ODD = (
     b"",

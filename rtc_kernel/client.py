@@ -434,10 +434,7 @@ class Replica:
     def _apply(self, update: bytes) -> None:
         if update == yproto.EMPTY_UPDATE:
             return
-        try:
-            self._doc.apply_update(update)
-        except ValueError as exc:
-            raise RemoteError(Reason.MALFORMED, "an update that pycrdt cannot read") from exc
+        schema.guard(lambda: self._doc.apply_update(update))
 
     def _observer(self, table: Table) -> Callable[[list[Any]], None]:
         found = weakref.ref(self)  # as in schema.weakly

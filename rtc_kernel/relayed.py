@@ -179,16 +179,10 @@ class Index:
                 if len(update) > INDEX_BYTES:
                     raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
                 if update != yproto.EMPTY_UPDATE:
-                    self._apply(update)
+                    schema.guard(lambda: self._doc.apply_update(update))
                 self.synced = self.synced or isinstance(message, yproto.Step2)
             case _:
                 pass
-
-    def _apply(self, update: bytes) -> None:
-        try:
-            self._doc.apply_update(update)
-        except ValueError as exc:
-            raise RemoteError(Reason.MALFORMED, "an index that pycrdt cannot read") from exc
 
     @property
     def entries(self) -> dict[str, rooms.Entry]:
@@ -318,6 +312,9 @@ class RelayedDocument(Document):
         channel = await line.open(entry.state, self._secret)
         try:
             await self._read(channel, replica)
+        except RemoteError:
+            self._spoiled = replica  # what of it was applied cannot be told
+            raise
         finally:
             channel.close()
 
@@ -347,7 +344,6 @@ class RelayedDocument(Document):
     def _check(self, replica: Replica) -> None:
         """Only the agent may have written what is shown."""
         if self._entry is not None and not replica.writers() <= {self._entry.client}:
-            self._spoiled = replica
             raise RemoteError(Reason.READ_ONLY, "somebody else wrote to this document at the relay")
 
     async def _dial_relay(self) -> WebSocketClientConnection:

@@ -26,14 +26,14 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 from weakref import WeakMethod
 
 from pycrdt import Array, Doc, Map, Text
 
 from . import bounds
 from .bounds import ROW_BYTES, SEGMENT_BYTES, Bounds, Extent, weigh
-from .errors import LocalError
+from .errors import LocalError, Reason, RemoteError
 from .tables import (
     COMM_MESSAGES_KEPT,
     AddCommMessage,
@@ -965,3 +965,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+T = TypeVar("T")
+
+
+def guard(call: Callable[[], T]) -> T:
+    """The one place where foreign bytes and numbers reach pycrdt, which panics with a ``BaseException``."""
+    try:
+        return call()
+    except (ValueError, RuntimeError) as exc:
+        raise RemoteError(Reason.MALFORMED, "pycrdt could not read it") from exc
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise RemoteError(Reason.MALFORMED, "pycrdt panicked on it") from exc

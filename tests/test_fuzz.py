@@ -24,8 +24,8 @@ from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.errors import Reason, RemoteError
 
 ROOT = Path(__file__).parent.parent
-RUNS = {"wire": 10_000, "messages": 3000, "rows": 5000, "urls": 3000, "stores": 200}
-EXAMPLES = {"wire": 100, "messages": 60, "rows": 100, "urls": 60, "stores": 10}
+RUNS = {"wire": 10_000, "messages": 3000, "rows": 5000, "urls": 3000, "stores": 200, "relays": 3000}
+EXAMPLES = {"wire": 100, "messages": 60, "rows": 100, "urls": 60, "stores": 10, "relays": 60}
 
 NO_PARENT = bytes.fromhex(
     "0106070021010872657175657374730272310100052701087265717565737473"

@@ -21,9 +21,8 @@ import heapq
 import secrets
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from pycrdt import Doc, TransactionEvent
 
@@ -57,8 +56,6 @@ CLOSED_COMMS_KEPT = 200
 
 CellKey = tuple[str | None, str]
 """Notebook and cell: copies of a notebook may share cell ids."""
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -242,7 +239,7 @@ class StateDocument:
         if clocks.get(own, 0) > clock:
             raise RemoteError(Reason.MALFORMED, "the replica is ahead of its only writer")
         known = {own: clocks[own]} if clocks.get(own) else {}
-        return guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
+        return schema.guard(lambda: self._doc.get_update(yproto.write_state_vector(known)))
 
     def clocks(self) -> dict[int, int]:
         """What there is of whom: of one client, us."""
@@ -362,15 +359,3 @@ class StateDocument:
 
 def _cell(notebook: str | None, cell: str | None) -> CellKey | None:
     return None if cell is None else (notebook, cell)
-
-
-def guard(call: Callable[[], T]) -> T:
-    """The one place where a peer's numbers reach pycrdt, which panics with a ``BaseException``."""
-    try:
-        return call()
-    except (ValueError, RuntimeError) as exc:
-        raise RemoteError(Reason.MALFORMED, "pycrdt could not read it") from exc
-    except BaseException as exc:
-        if type(exc).__name__ != "PanicException":
-            raise
-        raise RemoteError(Reason.MALFORMED, "pycrdt panicked on it") from exc

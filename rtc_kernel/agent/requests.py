@@ -29,7 +29,6 @@ from pycrdt import Doc, Map
 from .. import schema, yproto
 from ..errors import Reason, RemoteError
 from ..tables import REQUEST_END_STATES, SCHEMA_VERSION, Request, RequestState
-from .document import guard
 
 log = logging.getLogger("rtc_kernel.agent")
 
@@ -133,7 +132,7 @@ class RequestsDocument:
         for client, clock in clocks.items():
             if clock and client != own and is_client_id(self.kernel, client):
                 raise RemoteError(Reason.WRONG_EPOCH, "the replica is of an earlier life of this document")
-        return guard(lambda: self._doc.get_update(yproto.write_state_vector(clocks)))
+        return schema.guard(lambda: self._doc.get_update(yproto.write_state_vector(clocks)))
 
     # --- in
 
@@ -163,7 +162,7 @@ class RequestsDocument:
             return Received((), 0)
         self._taken_bytes += len(update)
         try:
-            guard(lambda: self._doc.apply_update(update))
+            schema.guard(lambda: self._doc.apply_update(update))
         except RemoteError:
             self._broken = True
             raise

@@ -29,7 +29,7 @@ from ... import rooms, schema, yproto
 from ...config import RTCKernel
 from ...errors import Reason, RemoteError, SetupError
 from ...tables import Json, Kernel, Request
-from ..document import StateDocument, guard
+from ..document import StateDocument
 from ..requests import RequestsDocument
 from .access import NAME_CHARS_MAX, RELAYED_PREFIX, Action, Role
 from .outward import Backlog, Bounds, Command, Denied, Foreign, Hang, LaneState, Live, Outward, Send, Take, Tell
@@ -56,6 +56,9 @@ WRITERS = 100_000
 
 INDEX_BYTES = 1 << 20
 """A room's index may have so many bytes; one with more is dropped, and the relay tried again later."""
+
+INDEX_TAKEN_BYTES = 64 << 20
+"""So is one that took in so much, of which something may rest on what never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ class Index:
     def __init__(self) -> None:
         self._doc: schema.YDoc = Doc()
         self._rows: schema.YMap = self._doc.get(rooms.INDEX_ROOT, type=Map)
+        self._taken_bytes = 0
 
     def __repr__(self) -> str:
         return f"<Index {len(self._rows)} kernels>"
@@ -144,14 +148,15 @@ class Index:
 
     def diff(self, state_vector: Mapping[int, int]) -> bytes:
         """The update that brings a replica up to date."""
-        return guard(lambda: self._doc.get_update(yproto.write_state_vector(state_vector)))
+        return schema.guard(lambda: self._doc.get_update(yproto.write_state_vector(state_vector)))
 
     def receive(self, update: bytes) -> None:
         """Apply what the relay has. RemoteError: it cannot be read, or is too large."""
-        if len(update) > INDEX_BYTES:
+        self._taken_bytes += len(update)
+        if len(update) > INDEX_BYTES or self._taken_bytes > INDEX_TAKEN_BYTES:
             raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
         yproto.read_coverage(update)
-        guard(lambda: self._doc.apply_update(update))
+        schema.guard(lambda: self._doc.apply_update(update))
         if len(self._doc.get_update()) > INDEX_BYTES:
             raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
 
