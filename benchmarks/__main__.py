@@ -29,6 +29,7 @@ from . import (
     following,
     joining,
     notebooks,
+    publishing,
     resting,
     starting,
     viewing,
@@ -60,6 +61,8 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Line]]] = {
     "lab-others": notebooks.others,
     "lab-flood": notebooks.flood,
     "lab-start": notebooks.start,
+    "relay": publishing.follow,
+    "relay-flood": publishing.flood,
 }
 PEERS = {adapter.name: acting.beside(adapter) for adapter in ADAPTERS}
 """Other systems beside ours: only with ``--peers``, or by name; one that is not to be had here is no failure."""

@@ -1,7 +1,8 @@
 """A process that is many peers of one document at once: the other end of :mod:`crowding`.
 
-``python -m benchmarks.crowd URL TOKEN COUNT``. Raw sockets in one poll loop that note when bytes came and nothing
-else: replicas would measure themselves. Lines of JSON in, lines of JSON out::
+``python -m benchmarks.crowd URL TOKEN COUNT [DOCUMENT]``; DOCUMENT: its name, at a Hocuspocus relay. Raw sockets in one
+poll loop that note when bytes came and nothing else: replicas would measure themselves. Lines of JSON in,
+lines of JSON out::
 
     {"stalled": n}      from now on n further peers ask for the document twenty times and do not read
                         → {"stalled": n}
@@ -23,6 +24,8 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+from .observe import short_text
+
 STEP1 = b"\x82\x84" + bytes(4) + b"\x00\x00\x01\x00"
 """A masked frame (with the mask 0) that asks for the whole document."""
 
@@ -34,10 +37,17 @@ SYNCS = 20
 AT = re.compile(rb"at ([0-9]{6,20})\n")
 
 
-class Peer:
-    """One connection, and what came over it, with the time."""
+def frame(message: bytes) -> bytes:
+    """A masked frame (with the mask 0) of less than 64 KiB."""
+    size = len(message)
+    head = bytes((0x82, 0x80 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2, "big")
+    return head + bytes(4) + message
 
-    def __init__(self, url: str, token: str, *, stalls: bool = False) -> None:
+
+class Peer:
+    """One connection, and what came over it, with the time. ``document``: its name as lib0 writes it, at a relay."""
+
+    def __init__(self, url: str, token: str, document: bytes = b"", *, stalls: bool = False) -> None:
         where = urlsplit(url)
         self.socket = socket.socket()
         if stalls:
@@ -48,7 +58,11 @@ class Peer:
             "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
             f"Authorization: Bearer {token}", "", "",
         ]  # fmt: skip
-        self.socket.sendall("\r\n".join(lines).encode() + STEP1 * (SYNCS if stalls else 1))
+        first = STEP1 * (SYNCS if stalls else 1)
+        if document:
+            self.alive = frame(document + b"\x01\x01\x00")  # a relay gives up who says nothing for a minute
+            first = frame(document + b"\x02\x00" + short_text(token)) + frame(document + b"\x00\x00\x01\x00")
+        self.socket.sendall("\r\n".join(lines).encode() + first)
         self.came: list[tuple[int, bytes]] = []
 
     def lags_ns(self) -> list[int]:
@@ -66,11 +80,12 @@ class Peer:
         return out
 
 
-def main(url: str, token: str, count: int) -> None:
+def main(url: str, token: str, count: int, name: str = "") -> None:
     """Does not return before stdin is closed."""
     poll, peers, silent = select.epoll(), {}, set()
+    document = short_text(name) if name else b""
     for _ in range(count):
-        peer = Peer(url, token)
+        peer = Peer(url, token, document)
         peers[peer.socket.fileno()] = peer
         silent.add(peer.socket.fileno())
         poll.register(peer.socket, select.EPOLLIN)
@@ -89,6 +104,8 @@ def main(url: str, token: str, count: int) -> None:
                     stalled = [Peer(url, token, stalls=True) for _ in range(command["stalled"])]
                     say(command)
                 else:
+                    for peer in peers.values() if document else ():
+                        peer.socket.sendall(peer.alive)
                     say({**command, "lags_ns": [peer.lags_ns() for peer in peers.values()]})
                 continue
             data = os.read(fd, 1 << 20)
@@ -97,7 +114,11 @@ def main(url: str, token: str, count: int) -> None:
             peers[fd].came.append((time.monotonic_ns(), data))
             if data.startswith(PING) or data.endswith(PING):
                 os.write(fd, PONG)
-            if (fd in silent and len(data) > 2 and data[:4] != b"HTTP") or b"\r\n\r\n\x82" in data:
+            if document:
+                has_it = fd in silent and document + b"\x00\x01" in b"".join(part for _, part in peers[fd].came)
+            else:
+                has_it = (fd in silent and len(data) > 2 and data[:4] != b"HTTP") or b"\r\n\r\n\x82" in data
+            if has_it:
                 silent.discard(fd)
                 if not silent:
                     silent.add(-1)
@@ -111,4 +132,4 @@ def say(value: object) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -29,8 +29,8 @@ CALM, STALLED = "calm", "stalled"
 class Crowd(Process):
     """Many peers in one process; see :mod:`crowd`."""
 
-    def __init__(self, kernel: Kernel, count: int) -> None:
-        super().__init__("benchmarks.crowd", *room(kernel), str(count))
+    def __init__(self, url: str, token: str, count: int, *document: str) -> None:
+        super().__init__("benchmarks.crowd", url, token, str(count), *document)
         self._reports = 0
         self.hear("ready", count)
 
@@ -48,9 +48,9 @@ class Crowd(Process):
 
 
 @contextlib.contextmanager
-def crowded(kernel: Kernel, count: int) -> Iterator[Crowd]:
-    """Many peers that follow; at the end they are gone."""
-    crowd = Crowd(kernel, count)
+def crowded(url: str, token: str, count: int, *document: str) -> Iterator[Crowd]:
+    """Many peers that follow; at the end they are gone. ``document``: its name, at a relay."""
+    crowd = Crowd(url, token, count, *document)
     try:
         yield crowd
     finally:
@@ -64,7 +64,7 @@ def peers(plan: Plan) -> list[Line]:
     with running(RTC) as kernel:
         agent = kernel.live().agent_pid
         kernel.execute(SOME_TEXT)
-        with crowded(kernel, count) as crowd:
+        with crowded(*room(kernel), count) as crowd:
             for index, arm in plan.turns("peers", 4, (CALM, STALLED)):
                 plan.tell(f"round {index + 1}, {arm}")
                 crowd.stall(1 if arm == STALLED else 0)

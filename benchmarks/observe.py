@@ -2,6 +2,7 @@
 
 ``subscriber URL``: a plain zmq SUB on a kernel's iopub. ``peer URL TOKEN``: a pycrdt replica of the document at a
 WebSocket, without code of ours but the two bytes in front of an update; it sees a text when its replica has it.
+With a third argument it is at a Hocuspocus relay, where that is the document's name.
 ``notebook URL TOKEN``: the same for a notebook that another system shares (the layout of jupyter_ydoc).
 
 All read the lines that cells print: ``line N`` is counted (in order), ``at NS`` gives a lag against the clock of
@@ -90,11 +91,12 @@ def subscribe(url: str) -> None:
             reader.feed(error_line(json.loads(frames[at + 5])["ename"]), time.monotonic_ns())
 
 
-async def follow(url: str, token: str, root: str) -> None:
+async def follow(url: str, token: str, root: str, name: str = "") -> None:
     """Watch a document. Does not return.
 
     Args:
         root: ``executions``, of our documents, or ``cells``, of a notebook.
+        name: of the document, at a relay, where it stands before each message.
     """
     from pycrdt import Array, Doc, Map
     from tornado.httpclient import HTTPRequest
@@ -113,7 +115,11 @@ async def follow(url: str, token: str, root: str) -> None:
     subscription = rows.observe_deep(note)
     ended = asyncio.Event()
 
+    head = short_text(name) if name else b""
+
     def receive(data: bytes | str | None) -> None:
+        if isinstance(data, bytes):
+            data = data.removeprefix(head)
         if data is None:
             ended.set()
         elif isinstance(data, bytes) and (update := update_of(data)):
@@ -127,14 +133,22 @@ async def follow(url: str, token: str, root: str) -> None:
             texts.clear()
             ends.clear()
         elif data[:2] == b"\x00\x00":  # its step 1: some servers wait until they know that we have nothing for them
-            answer = socket.write_message(b"\x00\x01\x02\x00\x00", binary=True)
+            answer = socket.write_message(head + b"\x00\x01\x02\x00\x00", binary=True)
             answer.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     request = HTTPRequest(url, headers={"Authorization": f"Bearer {token}"})
     socket = await websocket_connect(request, on_message_callback=receive, max_message_size=1 << 30)
-    await socket.write_message(b"\x00\x00\x01\x00", binary=True)  # step 1 with an empty state vector
+    if head:
+        await socket.write_message(head + b"\x02\x00" + short_text(token), binary=True)
+    await socket.write_message(head + b"\x00\x00\x01\x00", binary=True)  # step 1 with an empty state vector
     await ended.wait()
     rows.unobserve(subscription)
+
+
+def short_text(text: str) -> bytes:
+    """A text of less than 16 KiB as lib0 writes it."""
+    size = len(text.encode())
+    return bytes((size & 127 | 128, size >> 7) if size > 127 else (size,)) + text.encode()
 
 
 def update_of(data: bytes) -> bytes | None:
@@ -224,9 +238,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["subscriber", url]:
             subscribe(url)
-        case ["peer", url, token]:
-            asyncio.run(follow(url, token, "executions"))
+        case ["peer", url, token, *name]:
+            asyncio.run(follow(url, token, "executions", *name))
         case ["notebook", url, token]:
             asyncio.run(follow(url, token, "cells"))
         case _:
-            sys.exit("usage: subscriber URL | peer URL TOKEN | notebook URL TOKEN")
+            sys.exit("usage: subscriber URL | peer URL TOKEN [DOCUMENT] | notebook URL TOKEN")

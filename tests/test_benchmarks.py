@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import publishing
 from benchmarks.acting import RATE
 from benchmarks.figures import Compare, Line, percentile
 from benchmarks.observe import Reader, error_line, frame_bytes, update_of
@@ -87,6 +88,18 @@ def test_what_a_flood_costs_is_measured_against_the_targets_of_the_issue(tmp_pat
     shown = [1.1, 64.0]
     targets = [line["target"] for line in value["lines"] if line["target"] is not None]
     assert targets == [*shown, 2.0, *shown, 2.0, *shown, 5.0, 4.0, 1.0, 1.3, 33.0, 2.0]
+
+
+@pytest.mark.skipif(bool(publishing.lacks()), reason=publishing.lacks() or "all is there")
+def test_what_a_relay_costs_is_measured_against_the_targets_of_the_issue(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = ["-m", "benchmarks", "relay", "relay-flood", "--rounds", "1", "--scale", "0.05", "--json", str(out)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(out.read_text())
+    assert not value["failures"]
+    targets = [(line["compare"], line["target"]) for line in value["lines"] if line["target"] is not None]
+    assert targets == [("difference", 15.0), ("difference", 50.0), ("ratio", 1.5), ("value", 0)]
 
 
 @pytest.mark.browser
