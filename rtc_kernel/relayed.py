@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
 from pycrdt import Doc, Map
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from . import client, hocuspocus, rooms, schema, yproto
 from .client import Address, Document, Replica
@@ -107,6 +108,7 @@ class Line:
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self._socket = socket
         self._channels: dict[str, Channel] = {}
+        self._leaving: Counter[str] = Counter()  # of what we closed the relay says so once more, later
 
     def __repr__(self) -> str:
         return f"<Line {', '.join(self._channels)}>"
@@ -126,10 +128,11 @@ class Line:
         """Say that we are done with a document."""
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
-            with suppress(Exception):
-                self.write(hocuspocus.close(channel.name))
+            self._leaving[channel.name] += 1
+            with suppress(WebSocketError):
+                self.write(hocuspocus.close(channel.name)).add_done_callback(_look_at)
 
-    def write(self, frame: bytes) -> Awaitable[None]:
+    def write(self, frame: bytes) -> asyncio.Future[None]:
         """Send one frame."""
         return self._socket.write_message(frame, binary=True)
 
@@ -146,6 +149,8 @@ class Line:
                 name, message = hocuspocus.read_frame(data)
                 if isinstance(message, hocuspocus.Ping) and message.asks:
                     await self.write(hocuspocus.pong(name))
+                elif isinstance(message, hocuspocus.Closed) and self._leaving[name] > 0:
+                    self._leaving[name] -= 1
                 elif (channel := self._channels.get(name)) is not None:
                     await channel.receive(message, data)
         finally:
@@ -358,6 +363,11 @@ class RelayedDocument(Document):
             raise
         except HTTPClientError as exc:
             raise RemoteError(Reason.MALFORMED, f"the relay answered {exc.code} to a WebSocket") from exc
+
+
+def _look_at(sent: asyncio.Future[None]) -> None:
+    if not sent.cancelled() and sent.exception() is not None:
+        log.debug("a relay was not told that we are done: %s", sent.exception())
 
 
 async def _keep(channel: Channel, index: Index) -> None:

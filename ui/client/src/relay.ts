@@ -176,6 +176,10 @@ class Line {
   private readonly token: string;
   private readonly listeners = new Map<string, Listener>();
   private readonly early: Uint8Array[] = [];
+  /** Documents that we may write and that nobody has taken over yet. */
+  private readonly parked = new Set<string>();
+  /** How often the relay still has to say of a document that it is closed, which we closed. */
+  private readonly leaving = new Map<string, number>();
   private readonly watch: ReturnType<typeof setInterval>;
   private heardAt = Date.now();
 
@@ -198,6 +202,7 @@ class Line {
   /** Ask to be let in to a document. */
   open(name: string, listener: Listener): void {
     this.listeners.set(name, listener);
+    if (this.parked.delete(name)) return queueMicrotask(() => listener.onGrant(true));
     this.say(name, AUTH, (encoder) => {
       encoding.writeVarUint(encoder, 0);
       encoding.writeVarString(encoder, this.token);
@@ -208,6 +213,7 @@ class Line {
   leave(name: string, listener: Listener): void {
     if (this.listeners.get(name) !== listener) return;
     this.listeners.delete(name);
+    this.leaving.set(name, (this.leaving.get(name) ?? 0) + 1);
     this.say(name, CLOSE, (encoder) => encoding.writeVarString(encoder, "done"));
   }
 
@@ -219,18 +225,21 @@ class Line {
     this.write(encoding.toUint8Array(encoder));
   }
 
-  /** Whether our token may write a document. */
+  /** Whether our token may write a document; one that it may is open then. */
   mayWrite(name: string): Promise<boolean> {
     if (this.listeners.has(name)) return Promise.resolve(true);
     return new Promise((resolve) => {
-      const finish = (writes: boolean): void => {
-        this.leave(name, listener);
-        resolve(writes);
-      };
       const listener: Listener = {
-        onGrant: finish,
-        onMessage: () => undefined,
-        onEnd: () => finish(false),
+        onGrant: (writes) => {
+          if (writes) this.parked.add(name);
+          else this.leave(name, listener);
+          resolve(writes);
+        },
+        onMessage: () => undefined, // whoever takes it over asks for all
+        onEnd: () => {
+          this.parked.delete(name);
+          resolve(false);
+        },
       };
       this.open(name, listener);
     });
@@ -273,6 +282,11 @@ class Line {
     const start = decoder.pos;
     const kind = decoding.readVarUint(decoder);
     if (kind === PING) return this.say(name, PONG, () => undefined);
+    const left = this.leaving.get(name) ?? 0;
+    if (kind === CLOSE && left > 0) {
+      this.leaving.set(name, left - 1);
+      return;
+    }
     if (listener === undefined) return;
     switch (kind) {
       case AUTH:
