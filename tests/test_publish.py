@@ -25,7 +25,7 @@ from rtc_kernel.agent.serve.publish import Publishers
 from rtc_kernel.client import Replica
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.errors import RefusedError, SetupError
-from rtc_kernel.tables import AddOutput, ExecutionState, Kernel, Output, PutExecution, WriteText
+from rtc_kernel.tables import AddOutput, ExecutionState, Kernel, Output, PutExecution, Request, WriteText
 
 real = pytest.mark.skipif(bool(LACKS), reason=LACKS or "all is there")
 with_redis = pytest.mark.skipif(bool(LACKS_REDIS), reason=LACKS_REDIS or "all is there")
@@ -53,6 +53,8 @@ class House(SmallBackend):
     def __init__(self):
         super().__init__()
         self.changed_count = 0
+        self.asked = []
+        self.revoked_names = []
         self.kernel = Kernel(id=KERNEL, name="python3", display_name="Python 3", language="python")
         self._seq = 0
         self._segments = {}
@@ -61,7 +63,10 @@ class House(SmallBackend):
         self.changed_count += 1
 
     def waiting(self):
-        return ()
+        return self.asked
+
+    def revoked(self, name):
+        self.revoked_names.append(name)
 
 
 class Published:
@@ -448,6 +453,57 @@ async def test_a_follower_that_has_nothing_to_say_shows_the_relay_that_it_is_the
             async with rtc_kernel.connect(f"{relay.url}/team", VIEW, timeout_s=2):
                 pass
         assert len([message for _, message in relay.heard if isinstance(message, yproto.Step1)]) > 3
+
+
+@on_loop
+async def test_a_follower_shows_nothing_of_a_document_in_which_anybody_but_the_agent_wrote():
+    entry = rooms.Entry(kernel=KERNEL, state="team/k-1/state/e", requests=None, client=5)
+    index = publish.Index()
+    index.put(KERNEL, entry.to_json())
+    shown = Doc(client_id=5)
+    shown.get("executions", type=Map)["e1"] = Map({"seq": 1.0, "state": "ok", "code": "honest"})
+    forged = Doc(client_id=6)
+    forged.apply_update(shown.get_update())
+    forged.get("executions", type=Map)["e2"] = Map({"seq": 2.0, "state": "ok", "code": "forged"})
+
+    def lie(line, name, message):
+        match message:
+            case hocuspocus.Asked():
+                line.grant(name, "readonly")
+            case yproto.Step1():
+                line.say(name, yproto.step1(b"\x00"))
+                line.say(name, yproto.step2(copies[name].get_update() if name == entry.state else index.diff({})))
+            case _:
+                pass
+
+    copies = {entry.state: forged}
+    async with small_relay(lie) as relay:
+        with pytest.raises(SetupError, match="somebody else wrote"):
+            async with rtc_kernel.connect(f"{relay.url}/team", VIEW, timeout_s=2):
+                pass
+        copies[entry.state] = shown
+        async with rtc_kernel.connect(f"{relay.url}/team", VIEW) as doc:
+            assert [row.code for row in doc.executions.values()] == ["honest"]
+            seen = []
+            changes = doc.changes()
+            relay.lines[-1].say(entry.state, yproto.update(forged.get_update()))
+            await doc.wait_for(lambda doc: not doc.connected, 20)
+            assert "somebody else wrote" in doc.trouble
+            await doc.wait_for(lambda doc: doc.connected, 20)
+            assert [row.code for row in doc.executions.values()] == ["honest"]
+            seen = [await anext(changes)]
+            assert seen[0].kind == "reset"
+
+
+@on_loop
+async def test_what_was_asked_for_at_a_relay_is_taken_back_when_it_is_published_there_no_more():
+    async with small_relay() as relay, publishing(relay.url, role=Role.RUN) as published:
+        here, house = f"relay:{published.standing.name}", published.house
+        house.asked = [Request(id=by, by=by, action="execute") for by in (here, f"{here}/ada", f"{here}2/ada", "ada")]
+        assert await published.publishers.remove(published.standing.name)
+        assert not await published.publishers.remove("nothing")
+        assert sorted(house.revoked_names) == [here, f"{here}/ada"]
+        published.publishers.add(relay.url, taken=())
 
 
 # --- a kernel
