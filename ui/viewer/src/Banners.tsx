@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { countOf, formatBytes, formatDay, formatDuration, formatTime } from "./format.ts";
+import { countOf, formatBytes, formatDay, formatTicking, formatTime } from "./format.ts";
 import { Icon } from "./icons.tsx";
 import type { Session } from "./session.ts";
 
@@ -101,7 +101,7 @@ function Connection({ session }: { session: Session }): JSX.Element | null {
       The connection is gone; trying again.{" "}
       {doc.liveAt > 0 ? (
         <span aria-hidden="true">
-          The picture is {formatDuration(Math.max(0, Math.floor(time - doc.liveAt))).replace(/\.0 s|0 ms$/, " s")} old.
+          The picture is {formatTicking(Math.max(0, Math.floor(time - doc.liveAt))).replace(".0 s", " s")} old.
         </span>
       ) : null}
     </p>

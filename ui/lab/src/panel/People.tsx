@@ -82,7 +82,7 @@ export function People({ env }: { env: PanelEnv }): JSX.Element {
 function Person({ one, env: { doc, trans, userName } }: { one: Here; env: PanelEnv }): JSX.Element {
   const { name, role, since, count, isPage } = one;
   const isUs = isPage && [userName(), doc.name].includes(name);
-  const words = [isPage ? trans.__("in JupyterLab") : roleWord(role, trans), trans.__("since %1", clock(since))];
+  const words = [isPage ? trans.__("in Jupyter") : roleWord(role, trans), trans.__("since %1", clock(since))];
   if (count > 1) words.push(trans._n("%1 page", "%1 pages", count));
   const said = isPage && name === "username" ? "" : name; // JupyterLab's own clients have no name
   return (
