@@ -23,6 +23,7 @@ import { fillIn, isCut, type Made, type Missing, toOutputs } from "./outputs.ts"
 import type { Trans } from "./panel/env.ts";
 import { Screen } from "./screen.ts";
 import type { OutputChoices, Settings } from "./settings.ts";
+import { Widgets } from "./widgets.ts";
 
 /** So long after an execution's end JupyterLab may still be drawing it; then what it waits for was lost. Seconds. */
 const GRACE_S = 3;
@@ -49,6 +50,7 @@ export class NotebookFollower {
   private readonly isFirst: boolean;
   private readonly around: Surroundings;
   private readonly stopChoosing: () => void;
+  private readonly widgets: Widgets;
   private readonly stopFollowing: () => void;
   private stopListening: () => void = () => undefined;
   private doc: LiveDocument | null = null;
@@ -80,6 +82,7 @@ export class NotebookFollower {
     this.isFirst = isFirst;
     this.around = around;
     this.stopChoosing = around.settings.onChange(() => this.choose());
+    this.widgets = new Widgets(panel, kernel, () => this.cells(), () => this.redrawAll());
     this.stopFollowing = followDocument(kernel, (found) => this.follow(found));
     panel.content.model?.cells.changed.connect(this.receiveCells);
   }
@@ -89,6 +92,7 @@ export class NotebookFollower {
     this.panel.content.model?.cells.changed.disconnect(this.receiveCells);
     this.stopChoosing();
     this.stopListening();
+    this.widgets.dispose();
     this.stopFollowing();
     for (const timer of this.grace.values()) clearTimeout(timer);
     for (const cell of this.cells()) this.screens.get(cell.model)?.leave();
@@ -133,6 +137,7 @@ export class NotebookFollower {
     if (typeof doc === "string") return; // what is shown stays
     this.stopListening();
     this.doc = doc;
+    this.widgets.follow(doc);
     this.stopListening = doc.onChange((change) => {
       if (change.reset) void this.fill();
       else if (change.executions.size > 0) this.receive(change.executions.keys());
@@ -395,7 +400,7 @@ export class NotebookFollower {
     const value = (digest: string, mediaType: string): Json | undefined => this.values.get(`${digest} ${mediaType}`);
     const made = toOutputs(outputs, value, missing, this.made);
     if (missing.size > 0) this.fetchValues(cell, execution.id, missing);
-    return made;
+    return this.widgets.adapt(made, execution);
   }
 
   /** All outputs of an execution, fetched as far as they are not here. */
@@ -450,6 +455,13 @@ export class NotebookFollower {
       this.values.set(`${digest} ${mediaType}`, value);
     };
     await Promise.all([...missing].map(load));
+  }
+
+  private redrawAll(): void {
+    for (const cell of this.cells()) {
+      const screen = this.screens.get(cell.model);
+      if (screen) this.redraw(cell, screen.execution);
+    }
   }
 
   private redraw(cell: CodeCell, id: string): void {

@@ -23,7 +23,14 @@ export interface KernelConnection extends KernelLike {
   readonly status: string;
   readonly statusChanged: Signal<unknown, string>;
   readonly connectionStatusChanged: Signal<unknown, string>;
-  readonly iopubMessage: Signal<unknown, { readonly header: { readonly session: string } }>;
+  readonly iopubMessage: Signal<unknown, KernelMessage>;
+  hasComm(id: string): boolean;
+}
+
+export interface KernelMessage {
+  readonly header: { readonly session: string; readonly msg_type: string };
+  readonly parent_header: { readonly session?: string } | Record<string, never>;
+  readonly content: unknown;
 }
 
 export interface SessionContext {
@@ -44,6 +51,8 @@ export interface OutputsModel {
   set(index: number, output: LabOutput): void;
   clear(): void;
   fromJSON(outputs: LabOutput[]): void;
+  /** `data`: of a display, by media type. */
+  get(index: number): { readonly data?: unknown } | undefined;
   toJSON(): LabOutput[];
 }
 
@@ -68,6 +77,8 @@ export interface OutputArea {
   /** Of the execution that JupyterLab itself draws here; null if there is none. */
   readonly future: { readonly msg: { readonly header: { readonly msg_id: string } }; dispose(): void } | null;
   readonly rendermime: unknown;
+  /** One for each output, the renderer among its children. */
+  readonly widgets: readonly { children(): Iterable<unknown> }[];
 }
 
 export interface CodeCell {
@@ -91,7 +102,7 @@ export interface Notebook {
   readonly model: NotebookModel | null;
   readonly widgets: readonly { readonly model: { readonly type: string } }[];
   readonly notebookConfig: { readonly recordTiming?: boolean };
-  readonly rendermime: unknown;
+  readonly rendermime: { createRenderer(mediaType: string): unknown };
   activeCellIndex: number;
   readonly activeCell: { readonly node: HTMLElement } | null;
   deselectAll(): void;
