@@ -465,7 +465,7 @@ def test_somebody_answers_who_is_no_kernel_or_has_another_key(bare: Running, tmp
     file = tmp_path / "kernel-wrong.json"
     file.write_text(json.dumps(info | {"key": "another"}))
     code, line = refused(str(file), "--timeout", "2")
-    assert (code, "does not answer what is signed with the key" in line, str(file) in line) == (1, True, True)
+    assert (code, f"the key in {file}" in line) == (1, True)  # what it has published lately may have told already
     talking = bare.client.execute("import time\nfor _ in range(100): print('x', flush=True); time.sleep(0.02)")
     code, line = refused(str(file), "--timeout", "2")
     assert (code, "is not that of the kernel" in line, str(file) in line) == (1, True, True)
