@@ -1,6 +1,7 @@
-"""Takes the pictures of the viewer for README: ``python docs/screenshots.py [DIRECTORY]``.
+"""Takes the pictures for README and docs: ``python docs/screenshots.py [DIRECTORY]``.
 
-A real headless run and a real shared kernel, in Debian's Chromium. It needs the extra ``browser``.
+A real headless run, a real shared kernel, and a real JupyterLab, in Debian's Chromium. It needs the extras ``browser``
+and ``test``.
 """
 
 from __future__ import annotations
@@ -226,6 +227,39 @@ def goes_back(page: Page) -> None:
     expect(page.locator(".banner.past")).to_be_visible()
 
 
+def show_lab(home: Path, directory: Path) -> None:
+    """JupyterLab: a tab is closed while the fit runs, and opened again in another browser, with the panel beside it."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from frontends import LAB
+    from jupyterlab_page import NotebookPage, another, chromium, jupyter_lab, lab_page
+
+    with jupyter_lab(home, LAB, "--expose-app-in-browser") as lab, chromium() as first, another(first) as second:
+        write_notebook(lab.root / "greenhouse.ipynb")
+        address = "lab/tree/greenhouse.ipynb"
+        with lab_page(lab, first, address) as page:
+            notebook = NotebookPage(page)
+            notebook.wait_ready()
+            for count, cell in ((1, 1), (2, 2)):
+                notebook.run(cell, count)
+            notebook.start(4)
+            expect(notebook.outputs(4)).to_contain_text("step   3")
+        with lab_page(lab, second, address) as page:
+            notebook = NotebookPage(page)
+            page.keyboard.press("Control+b")  # the file browser is not what this is about
+            expect(notebook.outputs(4)).to_contain_text("step  20")
+            page.keyboard.press("Control+Shift+y")
+            expect(page.locator(".rtc-Panel, #rtc-kernel-panel").first).to_be_visible()
+            notebook.cell(4).scroll_into_view_if_needed()
+            for scheme in ("Light", "Dark"):
+                page.evaluate(
+                    "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })",
+                    f"JupyterLab {scheme}",
+                )
+                expect(page.locator("body")).to_have_attribute("data-jp-theme-name", f"JupyterLab {scheme}")
+                take(page, f"lab-{scheme.lower()}", directory)
+            notebook.interrupt()
+
+
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
@@ -244,6 +278,8 @@ def main(directory: Path) -> None:
             end()
             show(browser, link, "past", directory, goes_back)
         browser.close()
+    with tempfile.TemporaryDirectory() as home:
+        show_lab(Path(home), directory)
 
 
 if __name__ == "__main__":

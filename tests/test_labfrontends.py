@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING or not MISSING:
         tab,
         write_notebook,
     )
+    from playwright.sync_api import Error as PlaywrightError
     from playwright.sync_api import WebSocketRoute, expect
 
 
@@ -167,15 +169,22 @@ def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
     lab: JupyterServer, browser: Browser, tmp_path: Path
 ) -> None:
     """Of a run of the page's own: JupyterLab alone would wait for its end for ever."""
-    gate, sockets, lossy = Gate(tmp_path / "gate"), [], False
+    gate, second, third = (Gate(tmp_path / name) for name in ("gate", "second", "third"))
+    sockets, lossy = [], False
     large = "from IPython.display import HTML, display\ndisplay(HTML('<i>large</i>' + ' ' * 100_000))"  # a blob
-    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n{large}\n'end'")
+    torn = f"print('a')\n{second.code}print('b')\n{third.code}print('c')"
+    name = write_notebook(lab, "rtc-python", f"print('one')\n{gate.code}print('two')\n{large}\n'end'", torn)
     whole = ["one\ntwo\n", "large", "'end'"]
 
     def relay(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
         server.on_message(lambda message: None if lossy else socket.send(message))
         sockets.append(socket)
+
+    def cut() -> None:
+        for socket in sockets:  # a page may have made more than one
+            with contextlib.suppress(PlaywrightError):
+                socket.close(code=4000)
 
     with another(browser) as elsewhere:
         elsewhere.context.route_web_socket(re.compile("/channels"), relay)
@@ -189,12 +198,24 @@ def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
                 expect(watching.outputs(0)).to_have_text(whole)
             expect(notebook.outputs(0)).to_have_text("one\n")
             lossy = False
-            sockets[-1].close(code=4000)
+            cut()
             expect(notebook.outputs(0)).to_have_text(whole)
             expect(notebook.prompt(0)).to_have_text("[1]:")
             notebook.start(0)
             expect(notebook.prompt(0)).to_have_text("[2]:")
             expect(notebook.outputs(0)).to_have_text(whole)
+            notebook.start(1)
+            expect(notebook.outputs(1)).to_have_text("a\n")
+            lossy = True
+            second.open()
+            with tab(lab, browser, name) as watching:
+                expect(watching.outputs(1)).to_have_text("a\nb\n")
+            lossy, before = False, len(sockets)
+            cut()
+            wait_until(lambda: notebook.page.wait_for_timeout(10) or len(sockets) > before, "it is connected again", 60)
+            third.open()  # JupyterLab hears the end, and nothing of what is missing in between
+            expect(notebook.prompt(1)).to_have_text("[3]:")
+            expect(notebook.outputs(1)).to_have_text("a\nb\nc\n")
 
 
 def test_where_a_server_shares_the_notebook_nothing_is_filled_and_nothing_is_there_twice(

@@ -65,6 +65,8 @@ export class NotebookFollower {
   private readonly past = new Map<string, Execution>();
   /** Of executions whose end JupyterLab did not come to know. */
   private readonly givenUp = new WeakSet<object>();
+  /** Runs of this page's own in whose midst the connection was lost. */
+  private readonly torn = new Set<string>();
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
@@ -85,11 +87,13 @@ export class NotebookFollower {
     this.widgets = new Widgets(panel, kernel, () => this.cells(), () => this.redrawAll());
     this.stopFollowing = followDocument(kernel, (found) => this.follow(found));
     panel.content.model?.cells.changed.connect(this.receiveCells);
+    kernel.connectionStatusChanged.connect(this.receiveStatus);
   }
 
   dispose(): void {
     this.isDisposed = true;
     this.panel.content.model?.cells.changed.disconnect(this.receiveCells);
+    this.kernel.connectionStatusChanged.disconnect(this.receiveStatus);
     this.stopChoosing();
     this.stopListening();
     this.widgets.dispose();
@@ -131,6 +135,16 @@ export class NotebookFollower {
       this.areCellsDue = false;
       if (this.hasFilled && !this.isDisposed) this.fillNew();
     });
+  };
+
+  /** What the kernel says while nobody is connected, JupyterLab never hears. */
+  private readonly receiveStatus = (_: unknown, status: string): void => {
+    if (status === "connected") return;
+    for (const { outputArea } of this.cells()) {
+      const id = outputArea.future?.msg.header.msg_id ?? "";
+      const execution = this.doc?.executions.get(id);
+      if (execution && !hasEnded(execution)) this.torn.add(id);
+    }
   };
 
   private follow(doc: Found): void {
@@ -362,13 +376,18 @@ export class NotebookFollower {
     else screen.note.showRun(execution);
   }
 
-  /** JupyterLab draws it, and it has ended: if JupyterLab does not come to know that, the document's word counts. */
+  /**
+   * JupyterLab draws it, and it has ended: if JupyterLab does not come to know that, or cannot have heard all of it, the
+   * document's word counts.
+   */
   private expectEnd(cell: CodeCell, id: string): void {
-    if (this.grace.has(id) || !isStarred(cell)) return;
+    const isWanting = (): boolean => isStarred(cell) || this.torn.has(id);
+    if (this.grace.has(id) || !isWanting()) return;
     const timer = setTimeout(() => {
       this.grace.delete(id);
       const execution = this.doc?.executions.get(id);
-      if (!execution || this.isDisposed || cell.isDisposed || !isStarred(cell)) return;
+      if (!execution || this.isDisposed || cell.isDisposed || !isWanting()) return;
+      this.torn.delete(id);
       const { future } = cell.outputArea;
       if (future === null || !this.isDrawnByLab(cell, execution)) return;
       this.givenUp.add(future);
