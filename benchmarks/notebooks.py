@@ -72,10 +72,10 @@ class Lab:
     token: str
     root: Path
 
-    def write(self, *sources: str) -> str:
-        """A notebook of ours with these cells; its name."""
+    def write(self, *sources: str, arm: str = RTC) -> str:
+        """A notebook with these cells, for this kernel; its name."""
         notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
-        notebook.metadata["kernelspec"] = {"name": SPECS[RTC], "display_name": SPECS[RTC], "language": "python"}
+        notebook.metadata["kernelspec"] = {"name": SPECS[arm], "display_name": SPECS[arm], "language": "python"}
         name = f"{uuid.uuid4().hex}.ipynb"
         nbformat.write(notebook, self.root / name)
         return name

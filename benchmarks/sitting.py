@@ -2,12 +2,13 @@
 root of the repository. Needs what the other benchmarks of JupyterLab need.
 
 One notebook, open in two browsers. One runs all of it, round by round; the other one looks on, so that all that it
-shows comes through us. Every few rounds the latter's connection is cut, or the runner clears all outputs. After each
-round both collect garbage, and the memory, elements and listeners of their pages are sampled: ``watching`` is ours,
-``running`` is what JupyterLab itself does with the same outputs.
+shows comes through us. Every few rounds the latter's connection is cut, or the runner clears all outputs. A third
+browser runs the same on a bare kernel, in a JupyterLab without us. After each round all collect garbage, and the
+memory, elements and listeners of their pages are sampled: ``watching``, ``running`` and ``bare``.
 
-The first third is for warming up; the medians of the second and of the last third are held against each other. Exit
-code 1 where the page that looks on grows.
+The first third is for warming up; the medians of the second and of the last third are held against each other.
+JupyterLab itself grows: it keeps something of every output that ever was. So exit code 1 where the page that looks on
+grows by more than is allowed, and by more than the bare one.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 
 from rich.console import Console
 
-from .kernels import private_home
+from .kernels import BARE, private_home
 from .notebooks import Lab, opened, run_all, serving, settle
-from .soak import Sample, grown, show
+from .soak import Sample, grown, show, thirds
 from .viewing import browser, wait
 
 CELLS = (
@@ -42,22 +43,29 @@ ALLOWED = {"heap": (1.1, 1.0), "nodes": (1.1, 500.0), "listeners": (1.1, 200.0)}
 """By how much the last third may be above the second: a factor, and so much more (MiB, or how many)."""
 
 
-def sit(lab: Lab, chromium: Any, seconds: float) -> list[Sample]:
-    """The samples of all rounds."""
+def sit(lab: Lab, without: Lab, chromium: Any, seconds: float) -> list[Sample]:
+    """The samples of all rounds. ``without``: the JupyterLab without us."""
     samples: list[Sample] = []
     say = Console(stderr=True, width=200)
     name = lab.write(*CELLS)
     deadline = time.monotonic() + seconds
-    with opened(chromium, lab, name) as watching, opened(chromium, lab, name) as running:
-        pages = {"watching": watching, "running": running}
+    with (
+        opened(chromium, lab, name) as watching,
+        opened(chromium, lab, name) as running,
+        opened(chromium, without, without.write(*CELLS, arm=BARE)) as bare,
+    ):
+        pages = {"watching": watching, "running": running, "bare": bare}
+        runners = (running, bare)
         for number in itertools.count():
             if number % CUT_EVERY == CUT_EVERY - 1:
                 watching.evaluate(
                     "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()"
                 )
             if number % CLEAR_EVERY == CLEAR_EVERY - 1:
-                running.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
-            run_all(running)
+                for page in runners:
+                    page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+            for page in runners:
+                run_all(page)
             for page in pages.values():
                 wait(page, f"window.cells().at(-1).executionCount === {len(CELLS) * (number + 1)}")
             settle()
@@ -84,15 +92,18 @@ def weigh(page: Any) -> dict[str, float]:
 
 
 def main() -> int:
-    """0: the page that looks on is flat; 1: it grows."""
+    """0: the page that looks on is flat, or grows no more than the bare one; 1: it grows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sitting", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     options = parser.parse_args()
-    with private_home(), serving() as lab, browser() as chromium:
-        samples = sit(lab, chromium, 60 * options.minutes)
+    with private_home(), serving() as lab, serving(disabled=True) as without, browser() as chromium:
+        samples = sit(lab, without, chromium, 60 * options.minutes)
     growing = grown(samples, ALLOWED)
     show(samples, growing)
-    return int(any(name.startswith("watching") for name in growing))
+    growth = {name: after - before for name, (before, after) in thirds(samples).items()}
+    return int(
+        any(f"watching {one}" in growing and growth[f"watching {one}"] > growth[f"bare {one}"] for one in ALLOWED)
+    )
 
 
 if __name__ == "__main__":

@@ -7,9 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from kernels import Gate, Running, start
+
+if TYPE_CHECKING:
+    from jupyterlab_page import Browser
+    from servers import JupyterServer
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; the programs that we start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,6 +43,35 @@ def kernel(home: Path) -> Iterator[Running]:
     """A running RTC Python, ready, with a connected client."""
     with start("rtc-python") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """JupyterLab, for the tests of a module."""
+    from jupyterlab_page import jupyter_lab  # Playwright may be missing
+
+    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of a module."""
+    from jupyterlab_page import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
+    """No kernel of JupyterLab's outlives the test."""
+    from jupyterlab_page import end_kernels
+
+    yield
+    page = browser.context.new_page()
+    end_kernels(lab, page)
+    page.close()
 
 
 @pytest.fixture

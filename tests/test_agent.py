@@ -252,9 +252,12 @@ def test_a_new_life_of_the_kernel_keeps_history_port_and_links(ready: Running, u
     before = live(ready)
     tokens = {row["name"] for row in ask(ready, "/api/share")["tokens"]}
     if how == "kill":
+        stored = Path(str(before.store))
+        with open_readonly(stored) as archive:
+            until(lambda: archive.history()[0][0].state == "running", "what runs is stored")
         os.killpg(ready.pid, signal.SIGKILL)
         until(lambda: not ready.manager.is_alive(), "the kernel is dead")
-        with open_readonly(Path(str(before.store))) as archive:
+        with open_readonly(stored) as archive:
             assert archive.history()[0][-1].outputs[0].text == "first life\n"
     ready.manager.restart_kernel(now=how == "kill")
     ready.client.wait_for_ready(timeout=60)

@@ -33,7 +33,18 @@ README = ROOT / "README.md"
 PAPERS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-NOT_OURS = {".git", ".venv", "venv", "build", "dist", "node_modules", "__pycache__", "htmlcov", ".hypothesis"}
+NOT_OURS = {
+    ".frontends",
+    ".git",
+    ".venv",
+    "venv",
+    "build",
+    "dist",
+    "node_modules",
+    "__pycache__",
+    "htmlcov",
+    ".hypothesis",
+}
 each_paper = pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.name)
 
 

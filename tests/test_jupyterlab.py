@@ -19,25 +19,13 @@ pytestmark = [
 ]
 
 if TYPE_CHECKING or not MISSING:
-    from jupyterlab_page import Browser, NotebookPage, chromium, end_kernels, jupyter_lab, lab_page, open_notebook
+    from jupyterlab_page import Browser, NotebookPage, end_kernels, lab_page, open_notebook
     from playwright.sync_api import expect
 
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);"
 SLIDER = "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\nslider"
 ASK = "name = input('who? ')\nprint('hello', name)"
 SLEEP = "import time\nprint('asleep')\ntime.sleep(1000)"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +40,6 @@ if TYPE_CHECKING or not MISSING:
         NotebookPage,
         agent_of,
         another,
-        chromium,
-        end_kernels,
         history,
         jupyter_lab,
         kernel_of,
@@ -51,26 +48,6 @@ if TYPE_CHECKING or not MISSING:
         write_notebook,
     )
     from playwright.sync_api import Route, WebSocketRoute, expect
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
-    yield
-    page = browser.context.new_page()
-    end_kernels(lab, page)
-    page.close()
 
 
 ends = pytest.mark.usefixtures("kernels_end")

@@ -6,7 +6,6 @@ import base64
 import random
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,28 +23,8 @@ pytestmark = [
 ]
 
 if TYPE_CHECKING or not MISSING:
-    from jupyterlab_page import Browser, another, chromium, end_kernels, jupyter_lab, tab, write_notebook
+    from jupyterlab_page import Browser, another, tab, write_notebook
     from playwright.sync_api import expect
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
-    yield
-    page = browser.context.new_page()
-    end_kernels(lab, page)
-    page.close()
 
 
 pytestmark.append(pytest.mark.usefixtures("kernels_end"))

@@ -29,7 +29,6 @@ if TYPE_CHECKING or not MISSING:
         NotebookPage,
         agent_of,
         another,
-        chromium,
         end_kernels,
         history,
         jupyter_lab,
@@ -56,12 +55,6 @@ def serve(frontend: Frontend, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="module", params=WRITERS, ids=str)
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
     yield from serve(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

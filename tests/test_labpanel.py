@@ -27,7 +27,6 @@ if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
         Browser,
         NotebookPage,
-        chromium,
         end_kernels,
         jupyter_lab,
         lab_page,
@@ -36,18 +35,6 @@ if TYPE_CHECKING or not MISSING:
     from playwright.sync_api import Locator, Page, expect
 
 AXE = Path(__file__).parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 class Panel:

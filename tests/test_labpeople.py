@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -32,44 +31,15 @@ if TYPE_CHECKING or not MISSING:
         Browser,
         NotebookPage,
         another,
-        chromium,
         end_kernels,
         jupyter_lab,
-        lab_page,
+        tab,
         write_notebook,
     )
     from playwright.sync_api import Locator, Page, expect
 
 UI = Path(__file__).parent.parent / "ui" / "lab"
 SCHEMAS = UI / "schema"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@contextlib.contextmanager
-def tab(lab: JupyterServer, browser: Browser, name: str) -> Iterator[NotebookPage]:
-    with lab_page(lab, browser, f"lab/tree/{name}") as page:
-        notebook = NotebookPage(page)
-        notebook.cell(0).locator(".cm-content").wait_for()
-        yield notebook
-
-
-@pytest.fixture
-def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
-    yield
-    page = browser.context.new_page()
-    end_kernels(lab, page)
-    page.close()
 
 
 # --- settings

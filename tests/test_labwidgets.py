@@ -31,10 +31,7 @@ if TYPE_CHECKING or not MISSING:
         Browser,
         NotebookPage,
         another,
-        chromium,
-        end_kernels,
-        jupyter_lab,
-        lab_page,
+        tab,
         write_notebook,
     )
     from playwright.sync_api import Locator, WebSocketRoute, expect
@@ -47,35 +44,6 @@ out = widgets.Output()
 widgets.VBox([slider, out])"""
 
 TIMEOUT_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    with jupyter_lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def kernels_end(lab: JupyterServer, browser: Browser) -> Iterator[None]:
-    yield
-    page = browser.context.new_page()
-    end_kernels(lab, page)
-    page.close()
-
-
-@contextlib.contextmanager
-def tab(lab: JupyterServer, browser: Browser, name: str) -> Iterator[NotebookPage]:
-    """A notebook in a tab of its own, which is closed at the end. Its kernel goes on."""
-    with lab_page(lab, browser, f"lab/tree/{name}") as page:
-        notebook = NotebookPage(page)
-        notebook.cell(0).locator(".cm-content").wait_for()
-        yield notebook
 
 
 def write_trusted(lab: JupyterServer, *sources: str) -> str:

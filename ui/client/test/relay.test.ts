@@ -21,8 +21,6 @@ const TOKENS = {
 };
 const isThere = existsSync(NODE) && existsSync(join(RELAY, "node_modules", "@hocuspocus", "server"));
 
-test.skipIf(isThere)("(the relay's packages are missing: npm ci in examples/relay)", () => undefined);
-
 describe.skipIf(!isThere)("at a relay", { timeout: LONG }, () => {
   let relay: ChildProcess;
   let scene: Scene;
