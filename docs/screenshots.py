@@ -27,7 +27,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 WIDE = {"width": 1280, "height": 860}
 PHONE = {"width": 390, "height": 844}
 SIZES = {"wide": WIDE, "phone": PHONE}
-MOST_BYTES = 200_000
+MOST_BYTES = 250_000
 READY_S = 30.0
 
 LOAD = """\
