@@ -425,9 +425,10 @@ def test_more_rows_than_the_quota_close_the_peer(monkeypatch: pytest.MonkeyPatch
                 with pytest.raises(RefusedError, match="quota: "):
                     await tickets[50].until(lambda request: False)
             waiting: list[Request] = []
-            while len(waiting) < 50:  # the scene has its time
-                waiting = [row for row in (await doc.requests()).values() if row.state is RequestState.REQUESTED]
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(30):
+                while len(waiting) < 50:
+                    waiting = [row for row in (await doc.requests()).values() if row.state is RequestState.REQUESTED]
+                    await asyncio.sleep(0.01)  # the pause between two looks
             assert [row.columns["code"] for row in waiting] == [f"'{number}'" for number in range(50)]
             await hold.interrupt()
             await hold.result()

@@ -180,12 +180,17 @@ def test_input_shows_that_somebody_is_asked_and_never_what_is_typed(ready: Runni
 # --- what survives -------------------------------------------------------------------------------------------
 
 
-def test_an_agent_that_is_killed_is_back_with_the_whole_history(ready: Running, until: Until) -> None:
+def test_an_agent_that_is_killed_is_back_with_the_whole_history(ready: Running, until: Until, gate: Gate) -> None:
     ready.execute("print('before')")
-    msg_id = ready.client.execute("import time\nfor i in range(300):\n    print(i, flush=True)\n    time.sleep(0.005)")
+    begins = "for i in range(150): print(i, flush=True)\n"
+    goes_on = (
+        "for i in range(150, 300):\n    print(i, flush=True)\n    time.sleep(0.005)"  # before it is back, and after
+    )
+    msg_id = ready.client.execute(begins + gate.code + goes_on)
     until(lambda: len(rows(ready)) == 2 and "20\n" in text(rows(ready)[1]), "the run is under way")
     agent, url = ready.agent(), live(ready).url
     agent.kill()
+    gate.open()
     killed = time.monotonic()
 
     def back() -> bool:

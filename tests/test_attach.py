@@ -466,8 +466,11 @@ def test_somebody_answers_who_is_no_kernel_or_has_another_key(bare: Running, tmp
     file.write_text(json.dumps(info | {"key": "another"}))
     code, line = refused(str(file), "--timeout", "2")
     assert (code, f"the key in {file}" in line) == (1, True)  # what it has published lately may have told already
-    talking = bare.client.execute("import time\nfor _ in range(100): print('x', flush=True); time.sleep(0.02)")
+    enough = tmp_path / "enough"
+    talk = f"import pathlib, time\nwhile not pathlib.Path({str(enough)!r}).exists(): print('x'); time.sleep(0.02)"
+    talking = bare.client.execute(talk)
     code, line = refused(str(file), "--timeout", "2")
+    enough.touch()
     assert (code, "is not that of the kernel" in line, str(file) in line) == (1, True, True)
     finish(bare.client, talking)
     assert bare.execute("print(1)").text == "1\n"

@@ -168,13 +168,14 @@ def test_the_agent_answers_what_its_own_run_asks_and_what_a_frontends_run_asks(f
             assert finish(client, run).text == f"FRONT {number}\n"
 
 
-def test_of_two_answers_the_second_answers_no_later_question(driven: Driven) -> None:
+def test_of_two_answers_the_second_answers_no_later_question(driven: Driven, gate: Gate) -> None:
     agent, client = driven.agent_side, driven.client
-    run = client.execute("a = input(); import time; time.sleep(0.3); b = input(); print(a, b)", allow_stdin=True)
+    run = client.execute(f"a = input()\n{gate.code}b = input()\nprint(a, b)", allow_stdin=True)
     client.get_stdin_msg(timeout=10)
     agent.question(run)
     agent.answer("one")
     client.input("late")
+    gate.open()
     client.get_stdin_msg(timeout=10)
     agent.answer("two")
     assert finish(client, run).text in ("one two\n", "late two\n")
