@@ -181,6 +181,35 @@ def shared_kernel() -> Iterator[tuple[str, Callable[[], None]]]:
         manager.cleanup_resources()
 
 
+@contextlib.contextmanager
+def room(home: Path) -> Iterator[str]:
+    """A relay at which a headless run and the kernels of two people are in one room; the page's link."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from relays import PUBLISH, VIEW, hocuspocus_relay
+
+    with hocuspocus_relay(home) as relay, contextlib.ExitStack() as kernels:
+        os.environ["RTC_KERNEL_RELAY_TOKEN"] = PUBLISH
+        published = {"RTC_KERNEL_RELAYS": relay.url, "RTC_KERNEL_RELAY_ROOM": "workshop"}
+        people = []
+        for who in ("ada", "grace"):
+            manager = KernelManager(kernel_name="rtc-python")
+            manager.start_kernel(env={**os.environ, **published, "JPY_SESSION_NAME": f"{who}/greenhouse-{who}.ipynb"})
+            kernels.callback(manager.shutdown_kernel, now=True)
+            people.append(Frontend(manager, who))
+        ada, grace = people
+        for one, code, cell in ((ada, LOAD, "1"), (grace, LOAD, "1"), (grace, FAILS, "2"), (ada, TABLE, "2")):
+            one.finish(one.start(code, cell))
+            time.sleep(0.8)
+        os.environ.update(published)
+        try:
+            with headless_run(home / "greenhouse.ipynb"):
+                grace.finish(grace.start(FIT, "3"), "busy")
+                yield f"http{relay.url.removeprefix('ws')}/workshop#token={VIEW}"
+        finally:
+            for name in published:
+                del os.environ[name]
+
+
 # --- pictures
 
 
@@ -217,6 +246,12 @@ def has_failed(page: Page) -> None:
     expect(link).to_be_visible()
     link.click()
     expect(page.locator(".cell:focus", has_text="KeyError")).to_be_in_viewport()
+
+
+def has_all(page: Page) -> None:
+    expect(page.locator(".lane-name")).to_have_count(3)
+    expect(page.locator(".lane-about [data-state=running]")).to_have_count(2)
+    expect(page.locator(".out-stream", has_text="step  1").first).to_be_visible()
 
 
 def goes_back(page: Page) -> None:
@@ -277,6 +312,8 @@ def main(directory: Path) -> None:
             show(browser, link, "shared", directory, is_fitting)
             end()
             show(browser, link, "past", directory, goes_back)
+        with room(Path(home)) as link:
+            show(browser, link, "room", directory, has_all)
         browser.close()
     with tempfile.TemporaryDirectory() as home:
         show_lab(Path(home), directory)

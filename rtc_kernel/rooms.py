@@ -27,6 +27,9 @@ from .tables import SCHEMA_VERSION, Json
 INDEX_ROOT = "kernels"
 """The root map of an index document."""
 
+INDEX_BYTES = 1 << 20
+"""A room's index may have so many bytes; one with more is dropped, and the relay tried again later."""
+
 ROOM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """What a room may be called: a kernel id may, too."""
 

@@ -1,12 +1,14 @@
 // One Hocuspocus instance for RTC kernels. With --redis any number of them are one relay.
 //
-//   node server.mjs --tokens FILE [--port N] [--address IP] [--redis HOST:PORT]
+//   node server.mjs --tokens FILE [--port N] [--address IP] [--redis HOST:PORT] [--page DIRECTORY]
 
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Redis } from "@hocuspocus/extension-redis";
 import { Server } from "@hocuspocus/server";
 import RedisClient from "ioredis";
+import { openPage } from "./page.mjs";
 import { Tokens } from "./roles.mjs";
 import { Writers, writtenBy } from "./writers.mjs";
 
@@ -16,6 +18,7 @@ const { values } = parseArgs({
     port: { type: "string", default: "8900" },
     address: { type: "string", default: "127.0.0.1" },
     redis: { type: "string" },
+    page: { type: "string", default: fileURLToPath(new URL("../../rtc_kernel/web", import.meta.url)) },
   },
 });
 if (!values.tokens) {
@@ -24,6 +27,7 @@ if (!values.tokens) {
 }
 const tokens = new Tokens(JSON.parse(readFileSync(values.tokens, "utf8")));
 
+const page = openPage(values.page);
 const extensions = [];
 let writers = new Writers();
 if (values.redis) {
@@ -66,6 +70,13 @@ const server = new Server({
       if (name !== context.name) throw { code: 4403, reason: "written in the name of somebody else" };
       if (isNew) document.broadcastStateless(announce({ [client]: name }));
     }
+  },
+
+  /** A browser gets the page of a room; whatever throws nothing has answered. */
+  async onRequest({ request, response }) {
+    if (!page) return;
+    page.answer(request, response);
+    throw null;
   },
 
   async afterUnloadDocument({ documentName }) {

@@ -22,7 +22,7 @@ const { values } = parseArgs({
   },
 });
 const serverFile = fileURLToPath(new URL("server.mjs", import.meta.url));
-const children = new Set();
+const children = new Map();
 let ending = false;
 
 if (!existsSync(values.tokens)) {
@@ -33,17 +33,26 @@ if (!existsSync(values.tokens)) {
   writeFileSync(values.tokens, `${JSON.stringify(made, null, 2)}\n`, { mode: 0o600 });
 }
 
+/** The instances first: one that lives without its Redis complains. */
 function end(code) {
   if (ending) return;
   ending = true;
-  for (const child of children) child.kill("SIGTERM");
   process.exitCode = code;
+  setTimeout(endRedis, 3000).unref();
+  for (const [child, name] of children) if (name !== "redis") child.kill("SIGTERM");
+  endRedis(true);
+}
+
+function endRedis(isPatient = false) {
+  const names = [...children.values()];
+  if (isPatient && names.some((name) => name !== "redis")) return;
+  for (const child of children.keys()) child.kill("SIGTERM");
 }
 
 /** Keep a program running; an instance that dies takes nobody along, and comes back. */
 function keep(name, command, args, ready) {
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
-  children.add(child);
+  children.set(child, name);
   child.stdout.on("data", (text) => ready(String(text)));
   child.on("error", (error) => {
     console.error(`${name}: ${error.message}`);
@@ -51,7 +60,7 @@ function keep(name, command, args, ready) {
   });
   child.on("exit", (code, signal) => {
     children.delete(child);
-    if (ending) return;
+    if (ending) return endRedis(true);
     console.error(`${name} ended (${signal ?? code}); it is started again`);
     setTimeout(() => ending || keep(name, command, args, ready), 1000);
   });

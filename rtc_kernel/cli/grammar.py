@@ -173,6 +173,13 @@ def _add_watching(commands: Commands[_Command]) -> None:
     command.add_argument("--once", action="store_true", help="show what there is, and exit")
     command.add_argument("--json", action="store_true", help="one JSON object per change (--once: per execution)")
     command.set_defaults(command="watching:watch")
+    command = commands.add_parser("view", help="open a room at a relay in a browser, with a page served from here")
+    command.add_argument("target", metavar="URL", help="ws[s]://HOST/ROOM")
+    command.add_argument("--token", help="instead of the URL's own, or RTC_KERNEL_RELAY_TOKEN")
+    command.add_argument("--no-browser", dest="browser", action="store_false", help="print the address, open nothing")
+    command.add_argument("--port", metavar="N", type=int, default=0, help="of the page on this machine (default: any)")
+    _add_json(command)
+    command.set_defaults(command="viewing:view")
 
 
 def _add_executing(commands: Commands[_Command]) -> None:

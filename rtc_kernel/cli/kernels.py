@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import discovery
-from ..agent.desk import behind_proxy
 from ..client import Address, call
 from ..config import RTCKernel
 from ..errors import SetupError
@@ -142,7 +141,7 @@ def show_link(link: Json) -> None:
     """A link, and what it is good for."""
     console = out()
     console.print(link["url"])
-    if link.get("proxied_url") and behind_proxy():
+    if link.get("proxied_url"):
         console.print(f"behind this machine's Jupyter server: {link['proxied_url']}")
     until = f", until {moment(link['expires_at'])}" if link.get("expires_at") else ""
     console.print(

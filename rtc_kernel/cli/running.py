@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from .. import rooms, run
-from ..agent.desk import behind_proxy
 from ..config import RTCKernel
 from ..errors import SetupError
 from ..parameters import parse_value
@@ -138,7 +137,7 @@ class LineView:
             case run.Linked(_, url, proxied_url, _, relays):
                 self._linked = progress
                 self.line(f"Live: {url}")
-                if proxied_url and behind_proxy():
+                if proxied_url:
                     self.line(f"Behind this machine's Jupyter server: {proxied_url}")
                 for relay in relays:
                     self.line(f"Published at: {relay}")

@@ -53,6 +53,11 @@ async def _watch(target: str, args: argparse.Namespace) -> None:
         if task is not None:
             loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
+        if rooms.is_link(target) and rooms.parse_link(target).kernel is None:
+            from .gathering import watch_room  # which needs what is here
+
+            await watch_room(target, args.token, once=args.once, as_json=args.json)
+            return
         async with connect(target, args.token) as doc:
             if args.once:
                 _show_once(doc, as_json=args.json)
@@ -78,20 +83,21 @@ def _show_once(doc: Document, *, as_json: bool) -> None:
     console.print(_headline(doc), style="bold")
     for row in doc.executions.values():
         for line in printer.lines(row):
-            _print(console, line)
+            print_line(console, line)
         rest = printer.rest(row)
         if rest:
-            _print(console, rest)
+            print_line(console, rest)
 
 
 async def _follow_json(doc: Document, target: str) -> None:
     async for change in _changes(doc, target):
         if change is not None:
-            emit(_change_json(change))
-    emit({"kind": "gone", "table": None, "id": doc.kernel.id, "record": None})
+            emit(change_json(change, doc.kernel.id))
+    emit({"kind": "gone", "table": None, "id": doc.kernel.id, "record": None, "kernel": doc.kernel.id})
 
 
-def _change_json(change: Change) -> dict[str, object]:
+def change_json(change: Change, kernel: str) -> dict[str, object]:
+    """A change of a kernel's document, as JSON."""
     record = change.record
     match record:
         case None:
@@ -100,7 +106,7 @@ def _change_json(change: Change) -> dict[str, object]:
             plain = dict(record)
         case _:
             plain = to_json(record)
-    return {"kind": change.kind, "table": change.table, "id": change.id, "record": plain}
+    return {"kind": change.kind, "table": change.table, "id": change.id, "record": plain, "kernel": kernel}
 
 
 # --- live
@@ -113,7 +119,7 @@ async def _follow(doc: Document, target: str) -> None:
     for row in doc.executions.values():
         if row.state in END_STATES:
             printer.skip(row)
-    with _status(console) as status:
+    with status_of(console) as status:
         async for change in _changes(doc, target):
             rows: list[Execution] = []
             if change is not None and isinstance(change.record, Execution):
@@ -122,13 +128,14 @@ async def _follow(doc: Document, target: str) -> None:
                 rows = list(doc.executions.values())
             for row in rows:
                 for line in printer.lines(row):
-                    _print(console, line)
+                    print_line(console, line)
             if status is not None:
-                status.update(_status_line(doc, printer, console.width))
+                status.update(status_line(doc, printer, console.width))
     tell(f"The kernel {doc.kernel.id} is gone.")
 
 
-def _status(console: Console) -> Live | _NoStatus:
+def status_of(console: Console) -> Live | _NoStatus:
+    """The line below all others, where it is a terminal."""
     return Live(console=console, transient=True, refresh_per_second=8) if console.is_terminal else _NoStatus()
 
 
@@ -174,7 +181,8 @@ def _headline(doc: Document) -> str:
     return clean(f"{name} {kernel.id[:8]} · {kernel.state.value}{where} · {doc.where}")
 
 
-def _status_line(doc: Document, printer: Printer, width: int) -> Text:
+def status_line(doc: Document, printer: Printer, width: int) -> Text:
+    """What the kernel does now, in a line."""
     if not doc.connected:
         return Text(cut(f"not connected, trying again ({doc.trouble})", width - 1), style="yellow")
     running = [row for row in doc.executions.values() if row.state is ExecutionState.RUNNING]
@@ -192,7 +200,8 @@ def _status_line(doc: Document, printer: Printer, width: int) -> Text:
     return Text(cut(text, width - 1))
 
 
-def _print(console: Console, line: str) -> None:
+def print_line(console: Console, line: str) -> None:
+    """One line, with its colours where it is a terminal."""
     console.print(Text.from_ansi(line) if console.is_terminal else line, soft_wrap=True)
 
 

@@ -5,12 +5,12 @@
  */
 
 import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
-import { defaultClientConditions, defineConfig, type Plugin } from "vite";
+import { defaultClientConditions, defaultServerConditions, defineConfig, type Plugin } from "vite";
 import { withoutIcons, withoutRequires, woff2Only } from "./plugins.ts";
 
 const here = import.meta.dirname;
 const out = `${here}/../../rtc_kernel/web`;
-const pages = ["index.html", "widgets.html"].filter((name) => existsSync(`${here}/${name}`));
+const pages = ["index.html", "room.html", "widgets.html"].filter((name) => existsSync(`${here}/${name}`));
 
 /** The sandboxed frame has its script in it, because its origin may load nothing: it is copied as it is. */
 function copyFrame(): Plugin {
@@ -58,6 +58,7 @@ export default defineConfig({
   base: "./",
   publicDir: false,
   resolve: { conditions: ["rtc-source", ...defaultClientConditions] },
+  ssr: { resolve: { conditions: ["rtc-source", ...defaultServerConditions] } }, // of the tests
   clearScreen: false,
   build: {
     outDir: out,

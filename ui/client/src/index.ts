@@ -17,6 +17,7 @@ export {
   type KernelLike,
   type Link,
   type Links,
+  makeComm,
   type Peer,
   type Shared,
   type ShareOptions,
@@ -26,8 +27,10 @@ export { RTCError } from "./errors.ts";
 export { arrivals, beganAt, endedAt, executionAt, times, UNKNOWN } from "./moments.ts";
 export { type Presence } from "./presence.ts";
 export { type RelayOptions, RelayTransport } from "./relay.ts";
+export { type Member, Room, type RoomOptions } from "./room.ts";
 export { Run, type RunOptions } from "./run.ts";
 export { hasEnded } from "./schema.ts";
+export { inTurn } from "./turns.ts";
 export {
   type Channel,
   type ChannelEvents,

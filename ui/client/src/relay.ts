@@ -37,6 +37,9 @@ const ANSWER_S = 10;
 /** What this client knows: `meta.schema`. */
 const SCHEMA = 1;
 
+/** So many documents are asked for at a time: Hocuspocus closes on who waits for more than 100. */
+const ASKING = 32;
+
 const SYNC = 0;
 const AUTH = 2;
 const SYNC_REPLY = 4;
@@ -71,16 +74,16 @@ interface Listener {
   onEnd(refused: string | null): void;
 }
 
-export class RelayTransport implements Transport {
+/** A room at a relay: one connection, which is opened again when somebody needs it, and the room's index. */
+export class Relay {
+  readonly room: string;
+  /** The kernel that the link names. */
+  readonly wanted: string | null;
   private readonly address: string;
-  private readonly room: string;
-  private readonly wanted: string | null;
   private readonly token: string;
   private readonly WebSocket: WebSocketClass;
+  private readonly listeners = new Set<() => void>();
   private index: Index | null = null;
-  /** The kernel that was followed; it is the one from then on, whoever else comes. */
-  private followed: string | null = null;
-  private readonly channels = new Set<DocumentChannel>();
 
   /** @throws RTCError: there is no WebSocket here, or the URL is none of a room. */
   constructor(options: RelayOptions) {
@@ -98,11 +101,72 @@ export class RelayTransport implements Transport {
     this.WebSocket = found as WebSocketClass;
   }
 
+  /** The index over a connection that is not over. */
+  open(): Index {
+    const { current } = this;
+    if (current !== null) return current;
+    const line = new Line(new this.WebSocket(this.address), this.token);
+    this.index = new Index(line, `${this.room}/index`, () => {
+      for (const listener of [...this.listeners]) listener();
+    });
+    return this.index;
+  }
+
+  /** The index over the connection that there is; null: there is none. */
+  get current(): Index | null {
+    return this.index?.line.isOver === false ? this.index : null;
+  }
+
+  /** Called when a row of the index is different, or the connection is over; returns how to end it. */
+  onChange(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  close(): void {
+    this.index?.line.close();
+    this.index = null;
+  }
+}
+
+/** One kernel of a room. */
+export class RelayTransport implements Transport {
+  readonly isLiveOnly = true;
+  private readonly relay: Relay;
+  private readonly isShared: boolean;
+  private wanted: string | null;
+  private asks: boolean;
+  private readonly channels = new Set<DocumentChannel>();
+  private readonly stop: () => void;
+
+  /**
+   * @param options of a room; or a connection that others use, too, and the id of a kernel. Such a one may only look until
+   *   {@link ask}.
+   * @throws RTCError: there is no WebSocket here, or the URL is none of a room.
+   */
+  constructor(options: RelayOptions | { relay: Relay; kernel: string }) {
+    this.isShared = "relay" in options;
+    this.relay = "relay" in options ? options.relay : new Relay(options);
+    this.wanted = "relay" in options ? options.kernel : this.relay.wanted;
+    this.asks = !this.isShared;
+    this.stop = this.relay.onChange(() => {
+      for (const channel of [...this.channels]) channel.look();
+    });
+  }
+
+  /** From now on also what the kernel may be asked for is opened, where the token lets us. */
+  ask(): void {
+    if (this.asks) return;
+    this.asks = true;
+    for (const channel of [...this.channels]) channel.renew();
+  }
+
   async health(): Promise<Health> {
-    const index = this.openIndex();
-    const entry = await index.find(this.followed ?? this.wanted);
-    this.followed = entry.kernel;
-    const role = entry.requests !== null && (await index.line.mayWrite(entry.requests)) ? "run" : "view";
+    const index = this.relay.open();
+    const entry = await index.find(this.wanted);
+    this.wanted = entry.kernel; // it is the one from then on, whoever else comes
+    const { requests } = entry;
+    const role = this.asks && requests !== null && (await index.line.mayWrite(requests)) ? "run" : "view";
     return {
       status: "ok",
       reason: null,
@@ -121,8 +185,8 @@ export class RelayTransport implements Transport {
   }
 
   connect(room: RoomName, epoch: string | null, events: ChannelEvents): Channel {
-    const index = this.openIndex();
-    const channel = new DocumentChannel(index, room, epoch ?? "", events, () => this.channels.delete(channel));
+    const gone = (): void => void this.channels.delete(channel);
+    const channel = new DocumentChannel(this.relay.open(), this.wanted ?? "", room, epoch ?? "", events, gone);
     this.channels.add(channel);
     channel.start();
     return channel;
@@ -153,18 +217,8 @@ export class RelayTransport implements Transport {
   }
 
   close(): void {
-    this.index?.line.close();
-    this.index = null;
-  }
-
-  private openIndex(): Index {
-    if (this.index === null || this.index.line.isOver) {
-      const line = new Line(new this.WebSocket(this.address), this.token);
-      this.index = new Index(line, `${this.room}/index`, () => {
-        for (const channel of [...this.channels]) channel.look();
-      });
-    }
-    return this.index;
+    this.stop();
+    if (!this.isShared) this.relay.close();
   }
 }
 
@@ -176,6 +230,9 @@ class Line {
   private readonly token: string;
   private readonly listeners = new Map<string, Listener>();
   private readonly early: Uint8Array[] = [];
+  /** Documents that were asked for, and whose answer is to come; and those that wait until it has. */
+  private readonly asking = new Set<string>();
+  private readonly queue: string[] = [];
   /** Documents that we may write and that nobody has taken over yet. */
   private readonly parked = new Set<string>();
   /** How often the relay still has to say of a document that it is closed, which we closed. */
@@ -203,16 +260,41 @@ class Line {
   open(name: string, listener: Listener): void {
     this.listeners.set(name, listener);
     if (this.parked.delete(name)) return queueMicrotask(() => listener.onGrant(true));
+    if (!this.queue.includes(name)) this.queue.push(name);
+    this.askNext();
+  }
+
+  private askNext(): void {
+    while (this.asking.size < ASKING) {
+      const name = this.queue.shift();
+      if (name === undefined) return;
+      if (!this.listeners.has(name)) continue;
+      this.asking.add(name);
+      this.sendToken(name);
+    }
+  }
+
+  private sendToken(name: string): void {
     this.say(name, AUTH, (encoder) => {
       encoding.writeVarUint(encoder, 0);
       encoding.writeVarString(encoder, this.token);
     });
   }
 
+  /** The relay has said whether it lets us in. */
+  private answered(name: string): void {
+    if (this.asking.delete(name)) this.askNext();
+  }
+
   /** Be done with a document. */
   leave(name: string, listener: Listener): void {
     if (this.listeners.get(name) !== listener) return;
     this.listeners.delete(name);
+    const waits = this.queue.indexOf(name);
+    if (waits !== -1) {
+      this.queue.splice(waits, 1);
+      return; // it was never asked for
+    }
     this.leaving.set(name, (this.leaving.get(name) ?? 0) + 1);
     this.say(name, CLOSE, (encoder) => encoding.writeVarString(encoder, "done"));
   }
@@ -282,6 +364,7 @@ class Line {
     const start = decoder.pos;
     const kind = decoding.readVarUint(decoder);
     if (kind === PING) return this.say(name, PONG, () => undefined);
+    if (kind === CLOSE || (kind === AUTH && decoding.peekVarUint(decoder) !== 0)) this.answered(name);
     const left = this.leaving.get(name) ?? 0;
     if (kind === CLOSE && left > 0) {
       this.leaving.set(name, left - 1);
@@ -306,7 +389,7 @@ class Line {
   private readAuth(decoder: decoding.Decoder, name: string, listener: Listener): void {
     switch (decoding.readVarUint(decoder)) {
       case 0:
-        return this.open(name, listener); // it wants the token again
+        return this.sendToken(name); // it wants the token again
       case 1:
         this.listeners.delete(name);
         return listener.onEnd(decoding.readVarString(decoder));
@@ -326,7 +409,7 @@ class Line {
 }
 
 /** A replica of the room's index, for reading. `changed`: some row is different, or the line is over. */
-class Index implements Listener {
+export class Index implements Listener {
   readonly line: Line;
   private readonly name: string;
   private readonly changed: () => void;
@@ -336,7 +419,6 @@ class Index implements Listener {
   private isSynced = false;
   private refused: string | null = null;
   private waiting: (() => void)[] = [];
-  private chosen: string | null = null;
 
   constructor(line: Line, name: string, changed: () => void) {
     this.line = line;
@@ -346,17 +428,26 @@ class Index implements Listener {
     line.open(name, this);
   }
 
-  /** The row of the kernel that is followed; null: it is not there now. */
-  get entry(): Entry | null {
-    return this.chosen === null ? null : readEntry(this.chosen, this.rows.get(this.chosen));
+  /** The row of a kernel; null: it is not there now, or is none that is known here. */
+  entry(kernel: string): Entry | null {
+    return readEntry(kernel, this.rows.get(kernel));
+  }
+
+  /** The ids of all kernels in the room. */
+  get kernels(): string[] {
+    return [...this.rows.keys()];
+  }
+
+  get isWhole(): boolean {
+    return this.isSynced;
   }
 
   /**
-   * Wait for the row of a kernel.
+   * Wait until the index is here.
    *
-   * @throws RTCError: the relay refuses, or does not answer, or there is no such kernel, or several.
+   * @throws RTCError: the relay refuses, or does not answer.
    */
-  async find(wanted: string | null): Promise<Entry> {
+  async ready(): Promise<void> {
     const until = Date.now() + ANSWER_S * 1000;
     while (!this.isSynced && !this.line.isOver && this.refused === null && Date.now() < until) {
       await new Promise<void>((resolve) => {
@@ -371,18 +462,28 @@ class Index implements Listener {
       throw new RTCError(`the relay refuses: ${this.refused}`, "give a token for this room that may view", 4401, true);
     }
     if (!this.isSynced) throw new RTCError("the relay does not answer", "look whether it still runs");
-    const keys = [...this.rows.keys()].filter((key) => wanted === null || key.startsWith(wanted));
+  }
+
+  /**
+   * Wait for the row of a kernel.
+   *
+   * @param wanted its id, or the beginning of it; null: the only one.
+   * @throws RTCError: as {@link ready}, or there is no such kernel, or several.
+   */
+  async find(wanted: string | null): Promise<Entry> {
+    await this.ready();
+    const all = this.kernels;
+    const keys = wanted !== null && all.includes(wanted) ? [wanted] : all.filter((key) => key.startsWith(wanted ?? ""));
     const [key] = keys;
     if (key === undefined) throw new RTCError("no kernel is published in this room", "it is tried again by itself");
     if (keys.length > 1) {
       const remedy = `name one, ?kernel=ID: ${keys.join(", ")}`;
       throw new RTCError(`there are ${keys.length} kernels in the room`, remedy, null, true);
     }
-    const entry = readEntry(key, this.rows.get(key));
+    const entry = this.entry(key);
     if (entry === null) {
       throw new RTCError("the index has a row that is not known here", "upgrade the client", null, true);
     }
-    this.chosen = key;
     return entry;
   }
 
@@ -418,6 +519,7 @@ class Index implements Listener {
 /** One document over the line. */
 class DocumentChannel implements Channel, Listener {
   private readonly index: Index;
+  private readonly kernel: string;
   private readonly room: RoomName;
   private readonly name: string;
   private readonly events: ChannelEvents;
@@ -427,8 +529,16 @@ class DocumentChannel implements Channel, Listener {
   private isAnswered = false;
   private isOver = false;
 
-  constructor(index: Index, room: RoomName, name: string, events: ChannelEvents, gone: () => void) {
+  constructor(
+    index: Index,
+    kernel: string,
+    room: RoomName,
+    name: string,
+    events: ChannelEvents,
+    gone: () => void,
+  ) {
     this.index = index;
+    this.kernel = kernel;
     this.room = room;
     this.name = name;
     this.events = events;
@@ -454,9 +564,14 @@ class DocumentChannel implements Channel, Listener {
 
   /** The index is different: is this still the document? */
   look(): void {
-    const entry = this.index.entry;
+    const entry = this.index.entry(this.kernel);
     if (entry === null) this.finish(CLOSE_CODES.stopping);
-    else if (entry[this.room] !== this.name) this.finish(CLOSE_CODES["wrong-epoch"]);
+    else if (entry[this.room] !== this.name) this.renew();
+  }
+
+  /** Let it be opened again, at once. */
+  renew(): void {
+    this.finish(CLOSE_CODES["wrong-epoch"]);
   }
 
   onGrant(writes: boolean): void {
@@ -490,7 +605,7 @@ class DocumentChannel implements Channel, Listener {
 
   /** The agent is the only writer, whatever the relay let pass. */
   private isOfTheAgent(update: Uint8Array): boolean {
-    const writer = this.index.entry?.client;
+    const writer = this.index.entry(this.kernel)?.client;
     for (const client of Y.parseUpdateMeta(update).to.keys()) if (client !== writer) return false;
     return true;
   }

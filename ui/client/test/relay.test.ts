@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 
-import { connect, hasEnded, type LiveDocument, RelayTransport, RTCError } from "../src/index.ts";
+import { connect, hasEnded, type LiveDocument, RelayTransport, Room, RTCError } from "../src/index.ts";
 import { LONG, Scene, until } from "./agent.ts";
 
 const RELAY = fileURLToPath(new URL("../../../examples/relay", import.meta.url));
@@ -83,6 +83,25 @@ describe.skipIf(!isThere)("at a relay", { timeout: LONG }, () => {
     const ended = await (await doc.run("6 * 7")).ended();
     expect(ended).toMatchObject({ state: "ok", outputs: [{ data: { "text/plain": "42" } }] });
     expect(ended.submitted_by).toMatch(/^relay:.+\/ada$/);
+  });
+
+  test("a room has all its kernels over one connection, and asks where it is told to", async () => {
+    const room = new Room({ url: `${url}/typed`, token: "run-0123456789abcdef", WebSocket });
+    try {
+      await expect.poll(() => room.members.size, { timeout: LONG }).toBe(1);
+      const [member] = room.members.values();
+      const doc = member?.doc as LiveDocument;
+      await until(doc, () => doc.status === "live");
+      expect([room.status, member?.row.language, member?.hasLeft, doc.role]).toEqual(["live", "python", false, "view"]);
+      room.ask(doc.kernelId);
+      await until(doc, () => doc.status === "live" && doc.role === "run");
+      expect(await (await doc.run("2 * 3")).ended()).toMatchObject({ state: "ok" });
+    } finally {
+      room.close();
+    }
+    const stranger = new Room({ url: `${url}/typed`, token: "nobody", WebSocket });
+    await expect.poll(() => stranger.status, { timeout: LONG }).toBe("closed");
+    expect(stranger.failure?.what).toContain("the relay refuses");
   });
 
   test("who has no token for the room is told, and so is who asks for what is not there", async () => {

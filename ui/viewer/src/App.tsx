@@ -2,8 +2,8 @@
 
 import type { JSX } from "preact";
 import { lazy, Suspense } from "preact/compat";
-import { useEffect, useState } from "preact/hooks";
-import { announceStates, spoken, toast } from "./announce.ts";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { announceStates } from "./announce.ts";
 import { Banners } from "./Banners.tsx";
 import { Card } from "./Card.tsx";
 import { Filters } from "./Filters.tsx";
@@ -13,6 +13,7 @@ import { Icon } from "./icons.tsx";
 import { Keys } from "./Keys.tsx";
 import type { ListController } from "./list.tsx";
 import { NotebookView } from "./NotebookView.tsx";
+import { Said } from "./parts.tsx";
 import { listDeeds, press } from "./press.ts";
 import { timelineShown } from "./preferences.ts";
 import type { Session, View } from "./session.ts";
@@ -30,7 +31,10 @@ export function App({ session }: { session: Session }): JSX.Element {
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
   }, [session]);
-  useEffect(() => announceStates(session.doc), [session]);
+  useEffect(() => announceStates(session.doc, (row) => session.whereOf(row)), [session]);
+  // What was typed stays while another kernel is looked at, where nothing may be asked for.
+  const hasPrompt = useRef(false);
+  hasPrompt.current ||= session.mayRun.value;
   return (
     <div class={`page ${session.travel.at.value === null ? "" : "past"}`}>
       <a
@@ -56,20 +60,13 @@ export function App({ session }: { session: Session }): JSX.Element {
           <FollowButton session={session} list={list} />
         </div>
       </main>
-      {session.mayRun.value ? (
+      {hasPrompt.current ? (
         <Suspense fallback={<div class="prompt" />}>
           <Prompt session={session} />
         </Suspense>
       ) : null}
       <Keys open={keys} onClose={() => setKeys(false)} />
-      <p class="unseen" aria-live="polite">
-        {spoken.value}
-      </p>
-      {toast.value ? (
-        <p class="toast" aria-hidden="true">
-          {toast.value}
-        </p>
-      ) : null}
+      <Said />
     </div>
   );
 }

@@ -16,6 +16,11 @@ export function Banners({ session }: { session: Session }): JSX.Element {
   return (
     <div class="banners">
       <Connection session={session} />
+      {session.room && session.room.room.omittedCount > 0 ? (
+        <p class="banner warn" role="status">
+          {countOf(session.room.room.omittedCount, "more kernel")} in this room: as many are followed as this page can.
+        </p>
+      ) : null}
       {session.problem.value ? (
         <p class="banner bad" role="alert">
           {session.problem.value}

@@ -3,12 +3,11 @@
 import type { Execution } from "@rtc-kernel/client";
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { isOpen, originOf, STATE_WORDS, whoAsked } from "./executions.ts";
-import { formatExact, formatMachine, formatTime } from "./format.ts";
+import { originOf, STATE_WORDS, whoAsked } from "./executions.ts";
 import type { CardProps } from "./HistoryView.tsx";
 import { Icon } from "./icons.tsx";
 import { addressOf } from "./page.ts";
-import { act, Asked, CardCode, copy, Details, Outputs, Took, useRecord } from "./parts.tsx";
+import { act, Asked, CardCode, copy, Count, Details, Outputs, Took, useRecord, When } from "./parts.tsx";
 import { StateMark } from "./shapes.tsx";
 import type { Session } from "./session.ts";
 import { failure } from "./summary.ts";
@@ -27,7 +26,9 @@ export function Card({ session, id, position, total, plain = false }: Props): JS
   const isTarget = session.target.value === id;
   const word = STATE_WORDS[execution.state].word;
   const who = whoAsked(execution);
-  const label = `Execution ${execution.execution_count ?? ""} ${word}${who === null ? "" : `, by ${who}`}`;
+  const where = session.whereOf(execution);
+  const of = `${where && `, of ${where}`}${who === null ? "" : `, by ${who}`}`;
+  const label = `Execution ${execution.execution_count ?? ""} ${word}${of}`;
   const common = {
     class: `card ${isTarget ? "target" : ""} ${plain ? "plain" : ""}`,
     "data-state": execution.state,
@@ -76,19 +77,24 @@ function Head({ session, execution, plain }: { session: Session; execution: Exec
   const origin = originOf(execution, session.cellNumbers.value);
   const who = whoAsked(execution);
   const at = execution.started_at ?? execution.queued_at;
-  const mayAct = session.mayRun.value && session.travel.at.value === null;
+  const mayAct = session.mayAct(execution) && session.travel.at.value === null;
+  const where = session.filter.value.kernel === null ? session.whereOf(execution) : "";
   return (
     <header class="head">
       <StateMark state={execution.state} asks={execution.input !== null} />
-      <span class="count" title="The number that the kernel gave it">
-        [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
-      </span>
+      {where ? (
+        <button
+          type="button"
+          class="tool of-kernel"
+          title={`Show ${where} alone`}
+          onClick={() => session.setFilter({ kernel: execution.kernel })}
+        >
+          {where}
+        </button>
+      ) : null}
+      <Count execution={execution} title="The number that the kernel gave it" />
       <Took session={session} execution={execution} />
-      {at === null ? null : (
-        <time class="when" dateTime={formatMachine(at)} title={formatExact(at)}>
-          {formatTime(at)}
-        </time>
-      )}
+      <When at={at} />
       <span class="who">
         {who === null ? null : (
           <>

@@ -17,9 +17,12 @@ export function Filters({ session }: { session: Session }): JSX.Element {
   const { filter, history } = session;
   const chosen = filter.value;
   history.revision.value;
-  const rows = history.executions();
+  const rows = session.rows();
+  const kernels = session.isMany ? (session.room?.kernels.value ?? []) : [];
   const whos = [...new Set(rows.map((row) => whoAsked(row) ?? NOBODY))].sort();
-  const cells = [...latestOfCells(rows).values()].slice(-CELLS);
+  // Cells of several kernels may have the same ids.
+  const hasCells = kernels.length === 0 || chosen.kernel !== null;
+  const cells = hasCells ? [...latestOfCells(rows).values()].slice(-CELLS) : [];
   const [text, setText] = useState(chosen.text);
   const [open, setOpen] = useState(false);
   const timer = useRef<number>(0);
@@ -47,7 +50,23 @@ export function Filters({ session }: { session: Session }): JSX.Element {
       <button type="button" class="filters-toggle" aria-expanded={open} onClick={() => setOpen(!open)}>
         Filters
       </button>
-      <div class="filters-more" data-open={open || session.isFiltered}>
+      <div class="filters-more" data-open={open || session.isSearched}>
+        {kernels.length > 0 ? (
+          <label>
+            <span class="unseen">Kernel</span>
+            <select
+              value={chosen.kernel ?? ""}
+              onChange={(event) => session.setFilter({ kernel: event.currentTarget.value || null })}
+            >
+              <option value="">All kernels</option>
+              {kernels.map((one) => (
+                <option key={one.id} value={one.id}>
+                  {one.name} {one.short}
+                </option>
+              ))}
+            </select>
+          </label>
+        ) : null}
         <label>
           <span class="unseen">State</span>
           <select

@@ -9,7 +9,7 @@ import { addressOf } from "./page.ts";
 import { timelineShown } from "./preferences.ts";
 import { KernelMark } from "./shapes.tsx";
 import type { Session } from "./session.ts";
-import { describe } from "./summary.ts";
+import { describe, describeRoom } from "./summary.ts";
 import { theme, type Theme } from "./theme.ts";
 import { ProgressBar } from "./NotebookView.tsx";
 
@@ -24,14 +24,27 @@ export function Header({ session, onKeys }: { session: Session; onKeys: () => vo
   const { doc } = session;
   const kernel = doc.kernel;
   const notebook = kernel?.notebook ?? session.cells.value[0]?.notebook ?? null;
-  const name = kernel?.display_name || kernel?.name || "Kernel";
+  const { room } = session;
+  const name = kernel?.display_name || kernel?.name || room?.room.name || "Kernel";
   useEffect(() => {
-    document.title = [kernel?.state, notebook ? baseName(notebook) : name].filter(Boolean).join(" · ");
-  }, [kernel?.state, notebook, name]);
+    const parts = [kernel?.state, notebook ? baseName(notebook) : name, kernel && session.isMany && room?.room.name];
+    document.title = parts.filter(Boolean).join(" · ");
+  }, [kernel?.state, notebook, name, session.isMany]);
   const { next, label, icon } = THEMES[theme.value];
   return (
     <header class="top">
       <div class="title">
+        {kernel && session.isMany && room ? (
+          <button
+            type="button"
+            class="tool worded"
+            title="Show all kernels of the room"
+            onClick={() => session.setFilter({ kernel: null })}
+          >
+            <Icon name="close" />
+            {room.room.name}
+          </button>
+        ) : null}
         <h1 title={notebook ?? name}>{notebook ? baseName(notebook) : name}</h1>
         {kernel ? <KernelMark state={kernel.state} isOver={session.isOver.value} /> : null}
         <span class="about">
@@ -52,15 +65,17 @@ export function Header({ session, onKeys }: { session: Session; onKeys: () => vo
           >
             <Icon name="chart" />
           </button>
-          <a
-            class="tool"
-            href="api/notebook"
-            download
-            aria-label="Download as a notebook"
-            title="Download as a notebook"
-          >
-            <Icon name="save" />
-          </a>
+          {doc.transport.isLiveOnly ? null : (
+            <a
+              class="tool"
+              href="api/notebook"
+              download
+              aria-label="Download as a notebook"
+              title="Download as a notebook"
+            >
+              <Icon name="save" />
+            </a>
+          )}
           <button
             type="button"
             class="tool"
@@ -87,7 +102,16 @@ function Now({ session }: { session: Session }): JSX.Element | null {
   session.history.revision.value;
   session.status.value;
   if (session.travel.at.value !== null) return null;
-  const rows = session.history.executions();
+  const { room } = session;
+  if (room && room.focus === null) {
+    const { tone, text } = describeRoom(room.kernels.value, session.history.executions());
+    return (
+      <p class="now" data-tone={tone}>
+        {text}
+      </p>
+    );
+  }
+  const rows = session.rows();
   const isTicking = rows.some((row) => row.state === "running");
   const { tone, text, code, behind, target } = describe(
     session.isOver.value ? null : session.doc.kernel,

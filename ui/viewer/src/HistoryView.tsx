@@ -32,8 +32,9 @@ export function HistoryView({ session, card: Card, estimate = estimateCard }: Hi
   const ids = session.shown.value;
   const pager = history.pagerOf(session.filter.value);
   const state = pager.state.value;
-  const running =
-    session.travel.at.value === null ? ids.findLast((id) => history.get(id)?.state === "running") : undefined;
+  // Of several kernels no one's run is what is followed.
+  const isFollowed = session.travel.at.value === null && (!session.isMany || session.filter.value.kernel !== null);
+  const running = isFollowed ? ids.findLast((id) => history.get(id)?.state === "running") : undefined;
   useLayoutEffect(() => {
     list.target.value = running ?? null;
     list.stick();
@@ -73,11 +74,19 @@ export function HistoryView({ session, card: Card, estimate = estimateCard }: Hi
   );
 }
 
+const NOBODY_HERE =
+  "No kernel is published in this room yet. Those that are, by “%rtc share --relay” or “jupyter rtc run --relay”, show up " +
+  "here by themselves.";
+
 function Empty({ session, searching }: { session: Session; searching: boolean }): JSX.Element {
   session.status.value;
   if (session.isFiltered) return <p class="empty">{searching ? "Searching…" : "No execution fits the filter."}</p>;
   if (session.travel.at.value !== null) return <p class="empty">Nothing had run yet at that moment.</p>;
   if (session.doc.status !== "live" && session.doc.liveAt === 0) return <p class="empty">The history is on its way…</p>;
+  if (session.room && session.room.kernels.value.length !== 1) {
+    const isEmpty = session.room.kernels.value.length === 0;
+    return <p class="empty">{isEmpty ? NOBODY_HERE : "Nothing has run in these kernels yet."}</p>;
+  }
   return (
     <p class="empty">
       Nothing has run in this kernel yet. What runs, in a notebook, a console or a script, shows up here by itself.
@@ -101,5 +110,6 @@ export function countShown(session: Session): string {
   const { pager } = session.history;
   pager.state.value;
   const all = countOf(count, "execution");
+  if (session.doc.transport.isLiveOnly && !session.isSearched) return all;
   return session.isFiltered ? `${formatCount(count)} found` : pager.isComplete ? all : `${all}, older ones above`;
 }

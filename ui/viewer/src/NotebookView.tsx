@@ -20,8 +20,8 @@ export function NotebookView({ session }: { session: Session }): JSX.Element {
   history.revision.value;
   const cells = session.cells.value;
   const at = travel.at.value;
-  const executions = history.executions().filter((row) => at === null || (beganAt(row) ?? Infinity) <= at);
-  const latest = latestOfCells([...executions, ...(at === null ? session.doc.executions.values() : [])]);
+  const executions = session.rows().filter((row) => at === null || (beganAt(row) ?? Infinity) <= at);
+  const latest = latestOfCells([...executions, ...(at === null ? session.window() : [])]);
   const running = cells.find((cell) => latest.get(cell.id)?.state === "running");
   useLayoutEffect(() => {
     notebookList.target.value = running?.id ?? null;
@@ -117,7 +117,7 @@ export function ProgressBar({ session }: { session: Session }): JSX.Element {
   session.history.revision.value;
   session.status.value;
   const at = session.travel.at.value;
-  const progress = progressOf(session.cells.value, session.doc.executions.values(), session.doc.kernel);
+  const progress = progressOf(session.cells.value, session.window(), session.doc.kernel);
   const said = describeProgress(progress, progress.endedAt === null ? now.value : 0);
   return (
     <div class="progress" data-tone={said.tone} hidden={at !== null}>

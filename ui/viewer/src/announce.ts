@@ -5,8 +5,9 @@
  */
 
 import { signal } from "@preact/signals";
-import type { LiveDocument } from "@rtc-kernel/client";
+import type { Execution } from "@rtc-kernel/client";
 import { STATE_WORDS } from "./executions.ts";
+import type { Followed } from "./followed.ts";
 
 const PAUSE_MS = 2000;
 const TOAST_MS = 4000;
@@ -44,8 +45,12 @@ function say(): void {
   timer = window.setTimeout(say, PAUSE_MS);
 }
 
-/** Says ends and questions; what was there at the first look is not news. */
-export function announceStates(doc: LiveDocument): () => void {
+/**
+ * Says ends and questions; what was there at the first look is not news, nor is what a document brings that comes later.
+ *
+ * @param whereOf of which kernel an execution is, in words; empty where there is but one.
+ */
+export function announceStates(doc: Followed, whereOf: (row: Execution) => string = () => ""): () => void {
   const known = new Map<string, string>();
   const note = (): void => {
     for (const row of doc.executions.values()) known.set(row.id, row.input ? "asks" : row.state);
@@ -61,8 +66,12 @@ export function announceStates(doc: LiveDocument): () => void {
       if (!row || (how.kind === "changed" && !how.columns)) continue;
       const state = row.input ? "asks" : row.state;
       if (known.get(id) === state) continue;
+      const isFirst = !known.has(id);
       known.set(id, state);
-      const name = row.execution_count === null ? "An execution" : `Execution ${row.execution_count}`;
+      const where = whereOf(row);
+      if (isFirst && where) continue;
+      const what = row.execution_count === null ? "An execution" : `Execution ${row.execution_count}`;
+      const name = where ? `${where}: ${what}` : what;
       if (state === "asks") announce(`${name} waits for an answer: ${row.input?.prompt ?? ""}`);
       else if (row.state !== "queued" && row.state !== "running")
         announce(`${name} ${STATE_WORDS[row.state].word}${row.error ? `: ${row.error.ename}` : ""}`);

@@ -3,16 +3,18 @@
  *
  * It joins the live window of the document and pages of the store, without a hole: a row of the window that is older
  * than what was read from the store (the last run of an old cell) waits until the pages reach it. Records of the store
- * are read brief, a page at a time, and whole for what is looked at. It draws nothing and filters nothing.
+ * are read brief, a page at a time, and whole for what is looked at. Where there is no store (at a relay) it has what is in
+ * the window, and the last of what has left it. It draws nothing and filters nothing.
  */
 
 import { signal, type ReadonlySignal, type Signal } from "@preact/signals";
-import type { Change, Execution, ExecutionChange, HistoryQuery, LiveDocument } from "@rtc-kernel/client";
+import type { Change, Execution, ExecutionChange, HistoryQuery } from "@rtc-kernel/client";
 import { isActive, matches, type Filter } from "./filters.ts";
 import { isOpen } from "./executions.ts";
+import type { Followed } from "./followed.ts";
 
 const PAGE_ROWS = 200;
-/** Whole records of the store that stay in memory. */
+/** Whole records that stay in memory although they are not in the window. */
 const WHOLE_ROWS = 300;
 const READERS = 3;
 
@@ -72,8 +74,10 @@ export class Pager {
   }
 }
 
+const bySeq = (one: Execution, other: Execution): number => one.seq - other.seq;
+
 export class History {
-  /** Ids in the order of seq, oldest first, without a hole up to the newest. */
+  /** Ids in their order, oldest first, without a hole up to the newest. */
   readonly order: ReadonlySignal<readonly string[]>;
   /** Moves when a row came or went, or a column of one changed; not for output. */
   readonly revision: ReadonlySignal<number>;
@@ -93,7 +97,11 @@ export class History {
   private readonly missing = new Set<string>();
   private found: { filter: Filter; pager: Pager } | null = null;
 
-  constructor(readonly doc: LiveDocument) {
+  /** `compare`: the order of rows; of one kernel's that of seq. */
+  constructor(
+    readonly doc: Followed,
+    private readonly compare: (one: Execution, other: Execution) => number = bySeq,
+  ) {
     this.order = this._order;
     this.revision = this._revision;
     this.pager = new Pager(this, {}, null);
@@ -118,7 +126,7 @@ export class History {
     return this.missing.has(id);
   }
 
-  /** All that are known, in the order of seq. */
+  /** All that are known, in their order. */
   executions(): Execution[] {
     return this._order
       .peek()
@@ -171,11 +179,14 @@ export class History {
     if (filter.text.trim()) query.text = filter.text.trim();
     if (filter.state) query.state = filter.state;
     if (filter.cell) query.cell = filter.cell;
-    if (this.found?.filter !== filter) this.found = { filter, pager: new Pager(this, query, null) };
+    if (this.found?.filter !== filter) {
+      this.found = { filter, pager: new Pager(this, query, null) };
+      if (this.doc.transport.isLiveOnly) this.found.pager.complete();
+    }
     return this.found.pager;
   }
 
-  /** Ids that a filter lets through, in the order of seq. */
+  /** Ids that a filter lets through, in their order. */
   select(filter: Filter): readonly string[] {
     const order = this._order.value;
     this._revision.value;
@@ -186,7 +197,7 @@ export class History {
       .map((id) => this.get(id))
       .filter((row) => row !== undefined)
       .filter((row) => matches(filter, row, fromStore.has(row.id)))
-      .sort((one, other) => one.seq - other.seq)
+      .sort(this.compare)
       .map((row) => row.id);
   }
 
@@ -254,7 +265,8 @@ export class History {
     while (at + 1 < seqs.length && seqs[at + 1] === (seqs[at] ?? 0) - 1) at++;
     const lowest = seqs[at] ?? null;
     const pager = new Pager(this, {}, lowest);
-    if (lowest === 1 || lowest === null) pager.complete(); // a window without rows: the store has none either
+    const isAll = lowest === 1 || lowest === null; // a window without rows: the store has none either
+    if (isAll || this.doc.transport.isLiveOnly) pager.complete();
     return pager;
   }
 
@@ -269,7 +281,7 @@ export class History {
         rows.push(row);
       }
     }
-    rows.sort((one, other) => one.seq - other.seq);
+    rows.sort(this.compare);
     const ids = rows.map((row) => row.id);
     const known = this._order.peek();
     if (ids.length !== known.length || ids.some((id, at) => id !== known[at])) this._order.value = ids;
@@ -281,7 +293,7 @@ export class History {
       for (const [id, old] of this.wholes) {
         if (this.listeners.has(id)) continue;
         this.wholes.delete(id);
-        if (!this.briefs.has(id)) this.briefs.set(id, { ...old, outputs: [] });
+        if (!this.briefs.has(id) && !this.doc.transport.isLiveOnly) this.briefs.set(id, { ...old, outputs: [] });
         break;
       }
     }

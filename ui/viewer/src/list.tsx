@@ -254,15 +254,14 @@ export function VirtualList(props: VirtualListProps): JSX.Element {
 
   const measure = useCallback((element: HTMLElement | null) => virtualizer.measureElement(element), [virtualizer]);
   const items = virtualizer.getVirtualItems();
+  const feed = { role: "feed", "aria-label": props.label, "aria-busy": false } as const;
   return (
     <div class="scroller" ref={scroller} tabIndex={0} role="region" aria-label={props.label}>
       {props.before ? <div class="before">{props.before}</div> : null}
       {keys.length === 0 ? props.empty : null}
       <div
         class="rows"
-        role="feed"
-        aria-label={props.label}
-        aria-busy={false}
+        {...(keys.length > 0 ? feed : {})} // without articles it is none
         style={{ height: `${virtualizer.getTotalSize()}px` }}
       >
         {items.map((item) => (

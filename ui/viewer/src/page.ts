@@ -5,7 +5,7 @@
  */
 
 import { effect, untracked } from "@preact/signals";
-import type { LiveDocument } from "@rtc-kernel/client";
+import type { Followed } from "./followed.ts";
 import { type OutputContext, OutputsView } from "./outputs/index.ts";
 import type { Place } from "./place.ts";
 import type { Session } from "./session.ts";
@@ -16,13 +16,14 @@ const FOLD_LINES = 24;
 /** In the page's address. */
 export const addressOf = (id: string): string => `#execution=${encodeURIComponent(id)}`;
 
-export function makePlace(doc: LiveDocument): Place {
+export function makePlace(doc: Followed): Place {
   const context: OutputContext = {
     blobUrl: (digest) => doc.transport.blobUrl(digest),
     blob: (digest) => doc.transport.blob(digest),
     comms: () => doc.comms,
     whole: (execution) => doc.transport.execution(execution),
     onComms: (listener) => doc.onChange((change) => listener(change.reset ? new Set(doc.comms.keys()) : change.comms)),
+    isLiveOnly: doc.transport.isLiveOnly ?? false,
     fold: { lines: FOLD_LINES },
   };
   return {
@@ -33,13 +34,17 @@ export function makePlace(doc: LiveDocument): Place {
   };
 }
 
-/** A headless run begins with its notebook. */
+/** A headless run begins with its notebook, unless it turns out to be one of several. */
 export function beginWithNotebook(session: Session): void {
   let isFirst = true;
-  effect(() => {
-    if (session.cells.value.length === 0 || !isFirst) return;
-    isFirst = false;
-    session.view.value = "notebook";
+  const stop = effect(() => {
+    if (session.isMany) {
+      if (!isFirst) session.view.value = "history";
+      queueMicrotask(() => stop());
+    } else if (session.cells.value.length > 0 && isFirst) {
+      isFirst = false;
+      session.view.value = "notebook";
+    }
   });
 }
 
@@ -51,8 +56,7 @@ export function followAddress(session: Session): void {
   };
   window.addEventListener("hashchange", read);
   const stop = effect(() => {
-    session.status.value;
-    if (session.doc.meta === null) return;
+    if (!session.isThere) return;
     queueMicrotask(() => stop());
     untracked(read);
   });

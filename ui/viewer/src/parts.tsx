@@ -4,11 +4,11 @@ import type { Execution, ExecutionChange, Question } from "@rtc-kernel/client";
 import type { JSX } from "preact";
 import { memo } from "preact/compat";
 import { useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
-import { announce } from "./announce.ts";
+import { announce, spoken, toast } from "./announce.ts";
 import { now } from "./clock.ts";
 import { Code } from "./Code.tsx";
 import { isOpen, ranFor, waitedFor } from "./executions.ts";
-import { formatBytes, formatDuration, formatExact, formatTicking } from "./format.ts";
+import { formatBytes, formatDuration, formatExact, formatMachine, formatTicking, formatTime } from "./format.ts";
 import { countChars, mergeChanges, Pace } from "./pace.ts";
 import type { DrawnOutputs } from "./place.ts";
 import type { Session } from "./session.ts";
@@ -35,7 +35,7 @@ export function useRecord(session: Session, id: string): Execution | null {
 
 export function CardCode({ session, execution }: { session: Session; execution: Execution }): JSX.Element {
   if (execution.private) return <p class="private">Private: neither code nor outputs are recorded.</p>;
-  const language = session.doc.kernel?.language ?? "";
+  const language = session.languageOf(execution);
   return (
     <>
       <Code code={execution.code} language={language} label="Code" />
@@ -70,6 +70,41 @@ export function Details({ execution, title }: { execution: Execution; title: str
 }
 
 const durationOf = (seconds: number | null): string | null => (seconds === null ? null : formatDuration(seconds));
+
+/** The number that the kernel gave it. */
+export function Count({ execution, title }: { execution: Execution; title: string }): JSX.Element {
+  return (
+    <span class="count" title={title}>
+      [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
+    </span>
+  );
+}
+
+/** When it began, or was asked for; nothing where that is not known. */
+export function When({ at }: { at: number | null }): JSX.Element | null {
+  if (at === null) return null;
+  return (
+    <time class="when" dateTime={formatMachine(at)} title={formatExact(at)}>
+      {formatTime(at)}
+    </time>
+  );
+}
+
+/** What is said to who cannot see, and what is shown for a moment. */
+export function Said(): JSX.Element {
+  return (
+    <>
+      <p class="unseen" aria-live="polite">
+        {spoken.value}
+      </p>
+      {toast.value ? (
+        <p class="toast" aria-hidden="true">
+          {toast.value}
+        </p>
+      ) : null}
+    </>
+  );
+}
 
 /** How long it ran; it ticks by itself, without its card. */
 export function Took({ session, execution }: { session: Session; execution: Execution }): JSX.Element | null {
@@ -150,7 +185,7 @@ export function Asked({
   const [value, setValue] = useState("");
   const [problem, setProblem] = useState("");
   const prompt = question.prompt.trim() || "The code asks for a line of text";
-  if (!session.mayRun.value || session.travel.at.value !== null) {
+  if (!session.mayAct(execution) || session.travel.at.value !== null) {
     return (
       <p class="asked">
         The code waits for somebody to type{question.password ? " a password" : ""}: <strong>{prompt}</strong>

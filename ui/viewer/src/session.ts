@@ -1,15 +1,17 @@
 /**
- * What does this page show of which kernel?
+ * What does this page show of which kernel, or of which room's kernels?
  *
  * The state that components share: the document, the history, the moment, the filter, what is looked at. It knows no
  * element.
  */
 
 import { computed, effect, signal } from "@preact/signals";
-import type { Cell, LiveDocument } from "@rtc-kernel/client";
+import type { Cell, Execution } from "@rtc-kernel/client";
 import { noteTime, setTicking } from "./clock.ts";
 import { hasEndedWell, isOpen, numberCells } from "./executions.ts";
 import { isActive, NO_FILTER, type Filter } from "./filters.ts";
+import type { Followed } from "./followed.ts";
+import { byTime, Gathering } from "./gathering.ts";
 import { History } from "./history.ts";
 import { ListController } from "./list.tsx";
 import type { Place } from "./place.ts";
@@ -56,15 +58,19 @@ export class Session {
   readonly isOver = computed(() => {
     this.status.value;
     this.history.revision.value;
-    const { kernel, executions } = this.doc;
-    return kernel !== null && hasEndedWell(kernel, executions.values(), this.cells.value.length > 0);
+    const { kernel } = this.doc;
+    return kernel !== null && hasEndedWell(kernel, this.window(), this.cells.value.length > 0);
   });
 
+  /** The room, where there is one. */
+  readonly room: Gathering | null;
+
   constructor(
-    readonly doc: LiveDocument,
+    readonly doc: Followed,
     readonly place: Place,
   ) {
-    this.history = new History(doc);
+    this.room = doc instanceof Gathering ? doc : null;
+    this.history = this.room ? new History(doc, byTime) : new History(doc);
     this.travel = new Travel(this.history);
     this.cells.value = doc.cells.toSorted((one, other) => one.index - other.index);
     this.ends = [
@@ -86,6 +92,7 @@ export class Session {
         this.status.value;
         setTicking(this.travel.at.value === null && [...doc.executions.values()].some(isOpen));
       }),
+      effect(() => this.room?.choose(this.filter.value.kernel)),
       () => setTicking(false),
       () => this.travel.pause(),
     ];
@@ -96,8 +103,55 @@ export class Session {
     for (const end of this.ends) end();
   }
 
+  /** Several kernels are shown, and each card says whose it is. */
+  get isMany(): boolean {
+    this.status.value;
+    return this.room?.isMany ?? false;
+  }
+
+  /** There is something to be shown. */
+  get isThere(): boolean {
+    this.status.value;
+    return this.room ? this.room.isSettled : this.doc.meta !== null;
+  }
+
+  /** The live executions of the kernel that is looked at; of a room of which none is, of all. */
+  window(): Iterable<Execution> {
+    const focus = this.room?.focus;
+    return focus ? focus.doc.executions.values() : this.doc.executions.values();
+  }
+
+  /** All that is known of them. */
+  rows(): Execution[] {
+    this.status.value;
+    const focus = this.room?.focus;
+    const rows = this.history.executions();
+    return focus ? rows.filter((row) => row.kernel === focus.id) : rows;
+  }
+
+  /** Of which kernel an execution is, in words; empty where there is but one. */
+  whereOf(execution: Execution): string {
+    return this.room && this.isMany ? this.room.label(execution.kernel) : "";
+  }
+
+  /** In which language it is. */
+  languageOf(execution: Execution): string {
+    const kernel = this.room ? this.room.attendee(execution.kernel)?.kernel : this.doc.kernel;
+    return kernel?.language ?? "";
+  }
+
+  /** Whether something may be done about it. */
+  mayAct(execution: Execution): boolean {
+    return this.mayRun.value && (!this.room || this.room.focus?.id === execution.kernel);
+  }
+
   get isFiltered(): boolean {
     return isActive(this.filter.value);
+  }
+
+  /** By more than by the kernel that is looked at. */
+  get isSearched(): boolean {
+    return isActive({ ...this.filter.value, kernel: null });
   }
 
   setFilter(change: Partial<Filter>): void {
@@ -124,8 +178,14 @@ export class Session {
     const at = this.travel.at.peek();
     if (at !== null && (row.queued_at ?? row.started_at ?? 0) > at) this.travel.live();
     await this.history.reach(row.seq);
-    if (!this.shown.peek().includes(row.id)) this.filter.value = NO_FILTER;
+    if (!this.shown.peek().includes(row.id)) this.filter.value = { ...NO_FILTER, kernel: this.kernelFor(row) };
     this.list.reveal(row.id, options.focus ?? true);
+  }
+
+  /** The kernel that is looked at, if this is one of its. */
+  private kernelFor(execution: Execution): string | null {
+    const { kernel } = this.filter.peek();
+    return kernel === execution.kernel ? kernel : null;
   }
 
   /** Others see that somebody with this link looks, and where. */

@@ -61,14 +61,21 @@ export function StateMark({ state, asks = false, isShort = false }: StateMarkPro
   );
 }
 
-export function KernelMark({ state, isOver }: { state: KernelState; isOver: boolean }): JSX.Element {
+interface KernelMarkProps {
+  state: KernelState;
+  isOver: boolean;
+  /** Unless given, that of the state. */
+  word?: string;
+}
+
+export function KernelMark({ state, isOver, word }: KernelMarkProps): JSX.Element {
   const tone = isOver
     ? "cancelled"
     : { starting: "queued", idle: "idle", busy: "running", restarting: "queued", dead: "error" }[state];
   return (
     <span class="state kernel-state" data-state={tone} title={KERNEL_WORDS[state].says}>
       <Shape state={isOver ? "aborted" : KERNEL_SHAPES[state]} />
-      {isOver ? "ended" : KERNEL_WORDS[state].word}
+      {word ?? (isOver ? "ended" : KERNEL_WORDS[state].word)}
     </span>
   );
 }

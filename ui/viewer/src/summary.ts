@@ -5,6 +5,7 @@
  */
 
 import type { Cell, Execution, Kernel } from "@rtc-kernel/client";
+import { type Attendee, standing } from "./gathering.ts";
 import { latestOfCells, ranFor, STATE_WORDS } from "./executions.ts";
 import { countOf, firstLine, formatDuration, formatTicking } from "./format.ts";
 
@@ -53,6 +54,23 @@ export function describe(kernel: Kernel | null, executions: readonly Execution[]
       ? `The last run was ok${took === null ? "" : `, in ${formatDuration(took)}`}`
       : `The last run was ${word}`;
   return { tone: last.state === "lost" ? "bad" : "calm", text, code: named(last), target: last.id, ...behind };
+}
+
+/** What goes on in a room: how many kernels, how they are, and whose last run failed. */
+export function describeRoom(kernels: readonly Attendee[], executions: readonly Execution[]): Sentence {
+  if (kernels.length === 0) return { tone: "calm", text: "No kernel is here yet", target: null };
+  const counts = new Map<string, number>();
+  for (const one of kernels) {
+    const { word } = standing(one);
+    counts.set(word, (counts.get(word) ?? 0) + 1);
+  }
+  const last = new Map<string, Execution>();
+  for (const row of executions) if (row.state !== "queued") last.set(row.kernel, row);
+  const failed = kernels.filter(({ id }) => last.get(id)?.state === "error").length;
+  const said = [...counts].sort(([, one], [, other]) => other - one).map(([word, count]) => `${count} ${word}`);
+  const tone = counts.has("busy") ? "busy" : "calm";
+  const bad = failed > 0 ? `; the last run failed in ${failed}` : "";
+  return { tone, text: `${countOf(kernels.length, "kernel")}: ${said.join(", ")}${bad}`, target: null };
 }
 
 /** `ValueError: the first line of what it said`. */

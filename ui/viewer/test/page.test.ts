@@ -11,6 +11,7 @@ import { countChars, mergeChanges, Pace } from "../src/pace.ts";
 import { Past, pastOf } from "../src/prompt/past.ts";
 import { describe as say, describeProgress, progressOf } from "../src/summary.ts";
 import { extentOf, findBar, layOut, tickFormat } from "../src/timeline/lanes.ts";
+import { QUIET } from "./quiet.ts";
 
 function row(seq: number, columns: Partial<Execution> = {}): Execution {
   const times = { queued_at: 10 * seq, started_at: 10 * seq + 1, finished_at: 10 * seq + 5 };
@@ -172,16 +173,6 @@ function makeHistory(
   return { history: new History(doc as unknown as LiveDocument), asked, change: (change) => listener(change), rows };
 }
 
-const NOTHING = {
-  reset: false,
-  meta: false,
-  kernels: false,
-  cells: false,
-  comms: new Set<string>(),
-  queries: new Set<string>(),
-  requests: new Set<string>(),
-} as const;
-
 describe("the history", () => {
   it("shows no row on the other side of a hole before the pages have reached it", async () => {
     const { history, asked } = makeHistory([3, 900, 901, 902], 902);
@@ -208,7 +199,7 @@ describe("the history", () => {
     rows.delete("e1");
     rows.set("e3", row(3));
     change({
-      ...NOTHING,
+      ...QUIET,
       executions: new Map([
         ["e1", { kind: "removed" }],
         ["e3", { kind: "added" }],

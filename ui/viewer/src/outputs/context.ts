@@ -11,9 +11,14 @@ export interface OutputContext {
   onComms(listener: (ids: ReadonlySet<string>) => void): () => void;
   /** The record of an execution as the history has it, nothing left out. */
   whole(execution: string): Promise<Execution>;
+  /** There is nothing but what is in the document: `blob` and `whole` have no answer. */
+  isLiveOnly?: boolean;
   /** Texts longer than `lines` are folded. */
   fold: { lines: number };
 }
+
+/** Behind what is left out, where nobody here has it. */
+export const ELSEWHERE = "it is with the kernel, and not at the relay";
 
 /** One output on the page. */
 export interface View {

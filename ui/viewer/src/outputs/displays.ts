@@ -2,7 +2,7 @@
 
 import type { BlobReference, Display, Json } from "@rtc-kernel/client";
 import { ClampView } from "./clamp.ts";
-import { failureText, type OutputContext, type View } from "./context.ts";
+import { ELSEWHERE, failureText, type OutputContext, type View } from "./context.ts";
 import { formatBytes } from "../format.ts";
 import { make, makeButton } from "./dom.ts";
 import { SandboxFrame } from "./frames.ts";
@@ -98,6 +98,7 @@ function showReference(choice: Choice, reference: BlobReference, output: Display
   if (blob === null) {
     return plainView(make("p", "out-note", `${choice.type}, ${formatBytes(bytes)}: too large to be kept; only its size is known`));
   }
+  if (context.isLiveOnly) return showElsewhere(choice, reference, words, context);
   const url = context.blobUrl(blob);
   if (choice.kind === "image") {
     const source = url ?? (() => context.blob(blob).then((data) => objectUrl(data, choice.type)));
@@ -107,6 +108,22 @@ function showReference(choice: Choice, reference: BlobReference, output: Display
     return new ImageView(choice.type, () => context.blob(blob).then((data) => objectUrl(data, choice.type)), sizeOf(output, choice), words);
   }
   return new ReferenceView(choice, reference, url, output, words, context);
+}
+
+/** What of it is in the document, and that there is more. */
+function showElsewhere(choice: Choice, { bytes, preview }: BlobReference, words: string, context: OutputContext): View {
+  const element = make("div", "out-reference");
+  const first = words || (typeof preview === "string" ? preview : "");
+  const shown = first === "" ? null : showText(first, context);
+  if (shown) element.append(shown.element);
+  element.append(make("p", "out-note", `${choice.type}, ${formatBytes(bytes)}: ${ELSEWHERE}`));
+  return {
+    element,
+    destroy: () => {
+      shown?.destroy();
+      element.remove();
+    },
+  };
 }
 
 class ReferenceView implements View {

@@ -1,7 +1,7 @@
 /** A stream, or a traceback, on the page. */
 
 import type { Execution, Failure, Stream } from "@rtc-kernel/client";
-import { failureText, type OutputContext, type View } from "./context.ts";
+import { ELSEWHERE, failureText, type OutputContext, type View } from "./context.ts";
 import { formatBytes } from "../format.ts";
 import { make, makeButton } from "./dom.ts";
 import { codePointCount, cutText, indexOfCodePoint } from "./pieces.ts";
@@ -21,7 +21,7 @@ export class StreamView implements View {
 
   constructor(
     stream: Stream,
-    context: OutputContext,
+    private readonly context: OutputContext,
     private readonly load: () => void,
   ) {
     this.text = new TextView(`out-stream out-${stream.name}`, context.fold.lines, (bytes) => this.makeLoad(bytes));
@@ -62,6 +62,7 @@ export class StreamView implements View {
   }
 
   private makeLoad(bytes: number): HTMLElement | null {
+    if (this.context.isLiveOnly) return make("span", "", `(${ELSEWHERE})`);
     if (bytes > MOST_BYTES) return make("span", "", "(too much for a page; the history has it)");
     return makeButton(`Load all (${formatBytes(bytes)})`, this.load);
   }

@@ -5,7 +5,7 @@
  */
 
 import { type Execution, type ExecutionChange, type Output, sameValue, type Stream } from "@rtc-kernel/client";
-import type { OutputContext, View } from "./context.ts";
+import { ELSEWHERE, type OutputContext, type View } from "./context.ts";
 import { makeDisplay } from "./displays.ts";
 import { formatCount, make, makeButton } from "./dom.ts";
 import { FailureView, loadWhole, StreamView } from "./stream.ts";
@@ -133,7 +133,8 @@ export class OutputsView {
 
   private makeGap(count: number): View {
     const element = make("p", "out-gap", `… ${formatCount(count)} outputs left out here `);
-    element.append(makeButton("Load all", () => void this.load(element.querySelector("button"))));
+    if (this.context.isLiveOnly) element.append(`(${ELSEWHERE})`);
+    else element.append(makeButton("Load all", () => void this.load(element.querySelector("button"))));
     return { element, destroy: () => element.remove() };
   }
 

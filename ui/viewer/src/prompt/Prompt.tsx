@@ -20,7 +20,7 @@ interface Sent {
 }
 
 export default function Prompt({ session }: { session: Session }): JSX.Element {
-  const { doc, history, list } = session;
+  const { doc, list } = session;
   session.status.value;
   const host = useRef<HTMLDivElement>(null);
   const editor = useRef<Editor | null>(null);
@@ -56,8 +56,8 @@ export default function Prompt({ session }: { session: Session }): JSX.Element {
     if (!host.current) return undefined;
     const past = new Past(() =>
       pastOf(
-        history
-          .executions()
+        session
+          .rows()
           .slice(-PAST)
           .filter((row) => !row.private)
           .map((row) => row.code),
@@ -77,7 +77,10 @@ export default function Prompt({ session }: { session: Session }): JSX.Element {
   const isBusy = doc.kernel?.state === "busy";
   const isDead = doc.kernel?.state === "dead";
   return (
-    <section class="prompt" aria-label="Run code">
+    <section class="prompt" aria-label="Run code" hidden={!session.mayRun.value}>
+      {session.isMany && session.room?.focus ? (
+        <p class="dim">Runs in {session.room.label(session.room.focus.id)}</p>
+      ) : null}
       <Queue session={session} />
       {problem ? (
         <p class="problem" role="alert">

@@ -15,9 +15,12 @@ import { Icon } from "../icons.tsx";
 import type { Session } from "../session.ts";
 import { Shape, SHAPES } from "../shapes.tsx";
 import { SPEEDS } from "../travel.ts";
+import { Lanes } from "./Lanes.tsx";
 import { extentOf, findBar, layOut, tickFormat, type Bar, type Chart } from "./lanes.ts";
 
 const LANE_PX = 38;
+/** Of more lanes, so many are seen at a time. */
+const LANES_SEEN = 6;
 const BAR_PX = 16;
 const BAR_TOP_PX = 6;
 const QUEUE_TOP_PX = BAR_TOP_PX + BAR_PX + 4;
@@ -41,17 +44,19 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
   const at = travel.at.value;
   const time = at ?? now.value;
   history.revision.value;
-  const chart = layOut(history.executions(), time);
+  const kernels = session.isMany ? (session.room?.kernels.value ?? []) : [];
+  const ids = useMemo(() => kernels.map((one) => one.id), [kernels]);
+  const chart = layOut(history.executions(), time, ids);
   const states = new Set(chart.bars.map((bar) => bar.state));
   const all = useMemo(
-    () => (at === null ? chart : layOut(history.executions(), readNow())),
+    () => (at === null ? chart : layOut(history.executions(), readNow(), ids)),
     [history.revision.value, at === null ? chart : null],
   );
   const [width, setWidth] = useState(0);
   const [transform, setTransform] = useState<ZoomTransform>(zoomIdentity);
   const [hover, setHover] = useState<{ bar: Bar; x: number } | null>(null);
   const frozen = useRef<[number, number] | null>(null);
-  const host = useRef<HTMLDivElement>(null);
+  const [top, setTop] = useState(0);
   const canvas = useRef<HTMLCanvasElement>(null);
   const axis = useRef<SVGGElement>(null);
   const zooming = useRef<ZoomBehavior<HTMLCanvasElement, unknown> | null>(null);
@@ -66,12 +71,15 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
       .range([PAD_PX, Math.max(PAD_PX + 1, width - PAD_PX)]),
   );
   const [from, to] = scale.domain().map((date) => date.getTime() / 1000) as [number, number];
-  const height = Math.max(1, chart.lanes.length) * LANE_PX;
-  const current = useRef({ scale, chart });
-  current.current = { scale, chart };
+  const whole = Math.max(1, chart.lanes.length) * LANE_PX;
+  const isMany = kernels.length > 0;
+  const height = isMany ? Math.min(whole, LANES_SEEN * LANE_PX) : whole;
+  const offset = Math.max(0, Math.min(top, whole - height));
+  const current = useRef({ scale, chart, offset, scrolls: false });
+  current.current = { scale, chart, offset, scrolls: whole > height };
 
   useLayoutEffect(() => {
-    const element = host.current;
+    const element = canvas.current;
     if (!element) return undefined;
     const observer = new ResizeObserver(() => setWidth(element.clientWidth));
     observer.observe(element);
@@ -94,7 +102,8 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
       ])
       .filter(
         (event: Event) =>
-          !(event instanceof WheelEvent && isSideways(event)) && !(event instanceof MouseEvent && event.button > 0),
+          !(event instanceof WheelEvent && (isSideways(event) || (current.current.scrolls && !event.ctrlKey))) &&
+          !(event instanceof MouseEvent && event.button > 0),
       )
       .on("zoom", (event: D3ZoomEvent<HTMLCanvasElement, unknown>) => setTransform(event.transform));
     select(element).call(behaviour).on("dblclick.zoom", null);
@@ -131,6 +140,8 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
     draw(canvas.current, chart, scale, {
       width,
       height,
+      offset,
+      chosen: session.filter.value.kernel,
       at,
       focused: session.list.focused.value,
       gaps: gapsOf(session),
@@ -168,37 +179,52 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
   const barAt = (event: MouseEvent): Bar | null => {
     const box = canvas.current?.getBoundingClientRect();
     if (!box) return null;
-    const { scale, chart } = current.current;
-    const lane = Math.floor((event.clientY - box.top) / LANE_PX);
+    const { scale, chart, offset } = current.current;
+    const lane = Math.floor((event.clientY - box.top + offset) / LANE_PX);
     return findBar(chart.bars, event.clientX - box.left, lane, NEAR_PX, (seconds) => scale(seconds * 1000));
   };
 
   const shown = Math.min(to, Math.max(from, at ?? readNow()));
   return (
     <section class="timeline" aria-label="Timeline">
-      <div class="chart" ref={host}>
-        <canvas
-          ref={canvas}
-          tabIndex={0}
-          role="img"
-          aria-label={
-            `${chart.bars.length} executions from ${formatDay(from)} ${formatTime(from, from)} ` +
-            `to ${formatTime(to, from)}. Plus and minus zoom, arrows move, 0 shows all.`
-          }
-          aria-keyshortcuts="+ - 0 ArrowLeft ArrowRight"
-          style={{ height: `${height}px` }}
-          onKeyDown={onKeyDown}
-          onClick={(event) => {
-            const bar = barAt(event);
-            if (bar) void session.open(bar.id);
-          }}
-          onMouseMove={(event) => {
-            const bar = barAt(event);
-            setHover(bar ? { bar, x: event.offsetX } : null);
-          }}
-          onMouseLeave={() => setHover(null)}
-        />
-        {hover ? <Tip bar={hover.bar} x={Math.min(hover.x, width - 200)} /> : null}
+      <div class={isMany ? "chart many" : "chart"}>
+        <div
+          class="lanes"
+          style={isMany ? { height: `${height}px` } : {}}
+          onScroll={isMany ? (event) => setTop(event.currentTarget.scrollTop) : undefined}
+        >
+          <div class="lanes-all" style={isMany ? { height: `${whole}px` } : {}}>
+            {isMany ? <Lanes session={session} kernels={kernels} lanePx={LANE_PX} top={offset} height={height} /> : null}
+            <canvas
+              ref={canvas}
+              tabIndex={0}
+              role="img"
+              aria-label={
+                `${chart.bars.length} executions${isMany ? ` of ${kernels.length} kernels` : ""} from ${formatDay(from)} ${formatTime(from, from)} ` +
+                `to ${formatTime(to, from)}. Plus and minus zoom, arrows move, 0 shows all.`
+              }
+              aria-keyshortcuts="+ - 0 ArrowLeft ArrowRight"
+              style={{ height: `${height}px` }}
+              onKeyDown={onKeyDown}
+              onClick={(event) => {
+                const bar = barAt(event);
+                if (bar) void session.open(bar.id);
+              }}
+              onMouseMove={(event) => {
+                const bar = barAt(event);
+                setHover(bar ? { bar, x: event.offsetX } : null);
+              }}
+              onMouseLeave={() => setHover(null)}
+            />
+          </div>
+        </div>
+        {hover ? (
+          <Tip
+            bar={hover.bar}
+            x={Math.min(hover.x, width - 200)}
+            where={session.room && isMany ? session.room.label(chart.lanes[hover.bar.lane] ?? "") : ""}
+          />
+        ) : null}
         <svg class="axis" height={AXIS_PX} width={width} aria-hidden="true">
           <g ref={axis} />
         </svg>
@@ -284,7 +310,7 @@ export function Timeline({ session }: { session: Session }): JSX.Element {
 
 const isSideways = (event: WheelEvent): boolean => event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
 
-function Tip({ bar, x }: { bar: Bar; x: number }): JSX.Element {
+function Tip({ bar, x, where }: { bar: Bar; x: number; where: string }): JSX.Element {
   const ran = bar.started === null ? null : bar.ended - bar.started;
   return (
     <div class="tip" style={{ left: `${Math.max(0, x)}px` }}>
@@ -294,6 +320,7 @@ function Tip({ bar, x }: { bar: Bar; x: number }): JSX.Element {
       </span>{" "}
       [{bar.count ?? " "}] {formatTime(bar.started ?? bar.queued)}
       {ran === null ? "" : `, ${formatDuration(ran)}`}
+      {where ? `, ${where}` : ""}
     </div>
   );
 }
@@ -307,6 +334,10 @@ function gapsOf(session: Session): [number, number][] {
 interface Drawing {
   width: number;
   height: number;
+  /** How far the lanes are scrolled. Pixels. */
+  offset: number;
+  /** The kernel that is looked at alone. */
+  chosen: string | null;
   at: number | null;
   focused: string | null;
   gaps: [number, number][];
@@ -316,7 +347,7 @@ function draw(
   canvas: HTMLCanvasElement,
   chart: Chart,
   scale: Scale,
-  { width, height, at, focused, gaps }: Drawing,
+  { width, height, offset, chosen, at, focused, gaps }: Drawing,
 ): void {
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -334,17 +365,25 @@ function draw(
   const toX = (seconds: number): number => scale(seconds * 1000);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
+  const alone = chosen === null ? -1 : chart.lanes.indexOf(chosen);
+  if (alone !== -1) {
+    context.fillStyle = colour("code");
+    context.fillRect(0, alone * LANE_PX - offset, width, LANE_PX);
+  }
   context.fillStyle = line;
   for (let lane = 0; lane < Math.max(1, chart.lanes.length); lane++) {
-    context.fillRect(0, lane * LANE_PX + BAR_TOP_PX + BAR_PX, width, 1);
+    context.fillRect(0, lane * LANE_PX - offset + BAR_TOP_PX + BAR_PX, width, 1);
   }
+  // Gaps are of the kernel that is looked at.
+  const [gapTop, gapHeight] = alone === -1 ? [0, height] : [alone * LANE_PX - offset, LANE_PX];
   for (const [since, until] of gaps) {
     context.globalAlpha = 0.5;
-    context.fillRect(toX(since), 0, Math.max(2, toX(until) - toX(since)), height);
+    context.fillRect(toX(since), gapTop, Math.max(2, toX(until) - toX(since)), gapHeight);
     context.globalAlpha = 1;
   }
   for (const bar of chart.bars) {
-    const top = bar.lane * LANE_PX;
+    const top = bar.lane * LANE_PX - offset;
+    if (top + LANE_PX < 0 || top > height) continue;
     const end = toX(bar.ended);
     if (end < -20 || toX(bar.queued) > width + 20) continue;
     const start = toX(bar.started ?? bar.ended);

@@ -26,15 +26,19 @@ export interface Chart {
   lanes: string[];
 }
 
-/** `at`: the moment that is shown; what came later is not there, and what ended later runs. */
-export function layOut(executions: Iterable<Execution>, at: number): Chart {
-  const lanes: string[] = [];
+/**
+ * `at`: the moment that is shown; what came later is not there, and what ended later runs. `kernels`: lanes that are there in
+ * any case, in this order.
+ */
+export function layOut(executions: Iterable<Execution>, at: number, kernels: readonly string[] = []): Chart {
+  const lanes = [...kernels];
+  const places = new Map(lanes.map((kernel, lane) => [kernel, lane]));
   const bars: Bar[] = [];
   for (const row of executions) {
     const queued = beganAt(row);
     if (queued === null || queued > at) continue;
-    let lane = lanes.indexOf(row.kernel);
-    if (lane === -1) lane = lanes.push(row.kernel) - 1;
+    let lane = places.get(row.kernel);
+    if (lane === undefined) places.set(row.kernel, (lane = lanes.push(row.kernel) - 1));
     const started = row.started_at !== null && row.started_at <= at ? row.started_at : null;
     const hasEnded = !isOpen(row) && (row.finished_at ?? queued) <= at;
     const ended = hasEnded ? (row.finished_at ?? started ?? queued) : at;
