@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from traitlets import Bool, CaselessStrEnum, Float, Int, List, TraitError, Unicode
 from traitlets.config import Config, Configurable
@@ -24,12 +25,29 @@ from traitlets.config.loader import (
 )
 
 from .errors import SetupError
+from .relay.transport import IPC_KERNELS, parse_words
 
 CONFIG_NAME = "jupyter_rtc_kernel_config"
 ENV_PREFIX = "RTC_KERNEL_"
 ARG_PREFIX = "--RTCKernel."
 
 KiB, MiB = 1 << 10, 1 << 20
+
+
+class Address(Unicode[str, str]):
+    """``http(s)://host[:port][/path]``, or nothing."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        """Called by traitlets."""
+        text: str = super().validate(obj, value)
+        try:
+            parts = urlsplit(text)
+            is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_one = False
+        if text and (not is_one or parts.query or parts.fragment or parts.username is not None):
+            raise TraitError(f"{text!r} is no address of a server")
+        return text
 
 
 class RTCKernel(Configurable):
@@ -47,8 +65,15 @@ class RTCKernel(Configurable):
     ).tag(config=True)
     ipc_kernels = List(
         Unicode(),
-        ["ipykernel_launcher", "ipykernel", "bash_kernel"],
+        list(IPC_KERNELS),
         help="Words; a kernel with one of them in its command line (module or program) is spoken to over ipc.",
+    ).tag(config=True)
+    ipc_wait_s = Float(
+        30.0,
+        min=1.0,
+        max=600.0,
+        help="Seconds in which a kernel must have opened its ipc sockets. One that has not, or has ended, is started "
+        "once more, over loopback TCP.",
     ).tag(config=True)
     agent = Bool(True, help="Start the agent. Without it the relay is a plain proxy and nothing is recorded.").tag(
         config=True
@@ -94,6 +119,12 @@ class RTCKernel(Configurable):
     keyfile = Unicode("", help="PEM file with the certificate's private key, where certfile does not hold it.").tag(
         config=True
     )
+    public_url = Address(
+        "",
+        help="Address of the Jupyter server for others (https://hub.example.org), whose jupyter-server-proxy links go "
+        "through; its name and its pages are then accepted. Without a path: the one that JupyterHub tells. Empty: "
+        "what JupyterHub tells of both.",
+    ).tag(config=True)
     allow_origins = List(
         Unicode(),
         [],
@@ -378,7 +409,7 @@ def _set(settings: RTCKernel, name: str, value: Any, place: str) -> None:
 
 def _from_text(trait: Any, text: str) -> Any:
     if isinstance(trait, List):
-        return json.loads(text) if text.startswith("[") else [part for part in text.split(",") if part]
+        return parse_words(text)
     if isinstance(trait, Bool) and text.lower() in ("yes", "on"):
         return True
     if isinstance(trait, Bool) and text.lower() in ("no", "off"):

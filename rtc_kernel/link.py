@@ -58,7 +58,8 @@ class Hello:
     """Who the relay is. ``info`` (JSON): ``version``, ``relay_id``, ``kernel_id``, ``connection_file``,
     ``key`` (text), ``signature_scheme``, ``kernel_name``, ``display_name``, ``language``, ``notebook``
     (path or null), ``host``, ``child_pid``, ``argv`` (settings for the agent), ``started_at``,
-    ``comms`` (ids of our comms that frontends still hold open), ``session`` (the child's, or empty), ``attached`` (true
+    ``comms`` (ids of our comms that frontends still hold open), ``not_ipc`` (why the child is not spoken to over ipc,
+    where that was wanted), ``session`` (the child's, or empty), ``attached`` (true
     where nothing passes us: the kernel was started by somebody else, and we see its iopub and our own requests only),
     ``spool_seq`` (the last record that was numbered before this agent was started: once the agent has had it, it
     knows of everything that an agent before it has sent), ``acknowledged_seq`` (the last record that was acknowledged:

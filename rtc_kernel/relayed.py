@@ -13,17 +13,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pycrdt import Doc, Map
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from . import client, hocuspocus, rooms, schema, yproto
-from .client import Address, Document, Replica
-from .errors import Reason, RemoteError, SetupError
+from .client import Address, Backoff, Change, Document, Replica
+from .dialing import dial, hang_up
+from .errors import LocalError, Reason, RemoteError, SetupError
 from .requesting import Requester
 from .tables import SCHEMA_VERSION
 
@@ -35,8 +37,8 @@ KEEP_S = 20.0
 WAITING = 256
 """Messages of one document that wait to be read; then the relay waits, too."""
 
-INDEX_BYTES = 1 << 20
-"""A room's index may have so many bytes."""
+ASKING = 32
+"""So many documents are asked for at a time: Hocuspocus closes on who waits for more than 100."""
 
 
 class DeniedError(Exception):
@@ -108,6 +110,7 @@ class Line:
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self._socket = socket
         self._channels: dict[str, Channel] = {}
+        self._asking = asyncio.Semaphore(ASKING)
         self._leaving: Counter[str] = Counter()  # of what we closed the relay says so once more, later
 
     def __repr__(self) -> str:
@@ -120,7 +123,9 @@ class Line:
             DeniedError: the relay does not let us have it, or not write it.
         """
         channel = self._channels[name] = Channel(self, name)
-        if not await channel.enter(secret) and writes:
+        async with self._asking:
+            may_write = await channel.enter(secret)
+        if writes and not may_write:
             raise DeniedError("the token may only view")
         return channel
 
@@ -135,6 +140,10 @@ class Line:
     def write(self, frame: bytes) -> asyncio.Future[None]:
         """Send one frame."""
         return self._socket.write_message(frame, binary=True)
+
+    def close(self) -> None:
+        """End the connection, now; who reads is told."""
+        hang_up(self._socket)
 
     async def run(self) -> None:
         """Read frames until the relay ends the connection.
@@ -181,7 +190,7 @@ class Index:
         """
         match yproto.read_message(data):
             case yproto.Step2(update) | yproto.Update(update) as message:
-                if len(update) > INDEX_BYTES:
+                if len(update) > rooms.INDEX_BYTES:
                     raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
                 if update != yproto.EMPTY_UPDATE:
                     schema.guard(lambda: self._doc.apply_update(update))
@@ -208,6 +217,7 @@ class RelayedDocument(Document):
         self._spoiled: Replica | None = None  # somebody else wrote in it
         self._line: Line | None = None
         self._requests: Channel | None = None
+        self._name = ""  # of the document that is followed
         self.remedy = "see in %rtc status where the kernel is published"
 
     @property
@@ -222,66 +232,39 @@ class RelayedDocument(Document):
 
     async def _follow_once(self) -> bool:
         """One connection, from its beginning to its end; whether to try again at once."""
-        socket = await self._dial_relay()
-        line = self._line = Line(socket)
-        reading = asyncio.create_task(line.run(), name="rtc-relay-line")
         try:
-            return await self._follow_line(line)
+            async with _dial(self._place.place) as line:
+                self._line = line
+                await self._follow_line(line)
         except DeniedError as exc:
-            self.fail(SetupError(f"the relay refuses: {exc}", "give a token for this room that may view"))
-            return False
+            self.fail(_denied(exc))
         finally:
             self._line = None
-            reading.cancel()
-            with suppress(asyncio.CancelledError, RemoteError):
-                await reading
-            client.hang_up(socket)
+        return False
 
-    async def _follow_line(self, line: Line) -> bool:
-        index, channel = Index(), await line.open(rooms.index_name(self._place.place.room), self._secret)
-        await channel.write_message(index.request())
+    async def _follow_line(self, line: Line) -> None:
         followed: asyncio.Task[None] | None = None
-        name = ""
-        listening = asyncio.create_task(channel.read_message())
-        keeping = asyncio.create_task(_keep(channel, index), name="rtc-relay-keep")
         try:
-            while True:
-                await asyncio.wait(
-                    {listening} | ({followed} if followed else set()), return_when=asyncio.FIRST_COMPLETED
-                )
-                if followed is not None and followed.done():
-                    followed.result()
-                    self.trouble = "the connection was closed"
-                    return False
-                if not listening.done():
-                    continue
-                data = listening.result()
-                if data is None:
-                    self.trouble = "the relay closed the connection"
-                    return False
-                index.receive_bytes(data)
-                listening = asyncio.create_task(channel.read_message())
-                entry = self._choose(index)
-                if self._error is not None:
-                    return False
-                if entry is not None and self._requests is not None and self._requests.name != entry.requests:
-                    self._entry = entry
-                    await self._requests.end()  # it is opened again, under its new name
-                if (entry.state if entry else "") == name:
-                    self._take_entry(entry)
-                    continue
-                await _end(followed)
-                followed, name = None, ""
-                if entry is None:
-                    self._set_connected(False)
-                    continue
-                self._take_entry(entry)
-                name = entry.state
-                followed = asyncio.create_task(self._follow_entry(line, entry), name="rtc-relay-state")
+            async with aclosing(read_index(line, self._place.place.room, self._secret)) as indexes:
+                async for index in indexes:
+                    entry = self._choose(index)
+                    if self._error is not None:
+                        return
+                    if await self._take_entry(entry):
+                        continue
+                    await _end(followed)
+                    followed = None
+                    if entry is None:
+                        self._set_connected(False)
+                        continue
+                    followed = asyncio.create_task(self._follow_entry(line, entry), name="rtc-relay-state")
+                    followed.add_done_callback(lambda done: None if done.cancelled() else line.close())
+            self.trouble = "the relay closed the connection"
+            if followed is not None and followed.done():
+                followed.result()
         finally:
-            listening.cancel()
-            await _end(keeping)
             await _end(followed)
+            self._name = ""
 
     def _choose(self, index: Index) -> rooms.Entry | None:
         """The kernel that is to be followed, if it is in the room."""
@@ -289,7 +272,8 @@ class RelayedDocument(Document):
             return None
         entries = index.entries
         wanted = self._place.kernel or (self._entry.kernel if self._entry else None)
-        found = [entry for key, entry in entries.items() if wanted is None or key.startswith(wanted)]
+        found = [entries[wanted]] if wanted in entries else []
+        found = found or [entry for key, entry in entries.items() if wanted is None or key.startswith(wanted)]
         if len(found) > 1:
             link = self._place.place.link
             names = ", ".join(entry.kernel for entry in found)
@@ -300,15 +284,19 @@ class RelayedDocument(Document):
             return None
         entry = found[0]
         if entry.schema != SCHEMA_VERSION:
-            what = f"the agent has schema {entry.schema}, this rtc_kernel knows {SCHEMA_VERSION}"
-            self.fail(SetupError(what, "upgrade rtc_kernel here"))
+            self.fail(_schema_problem(entry))
             return None
         return entry
 
-    def _take_entry(self, entry: rooms.Entry | None) -> None:
+    async def _take_entry(self, entry: rooms.Entry | None) -> bool:
+        """This is what the index says now. Whether the document that is followed is the same as before."""
         if entry is not None:
             self._entry = entry
             self._health = {"role": "run" if entry.requests else "view"}
+            if self._requests is not None and self._requests.name != entry.requests:
+                await self._requests.end()  # it is opened again, under its new name
+        before, self._name = self._name, entry.state if entry else ""
+        return self._name == before
 
     async def _follow_entry(self, line: Line, entry: rooms.Entry) -> None:
         replica = self._replica
@@ -351,18 +339,257 @@ class RelayedDocument(Document):
         if self._entry is not None and not replica.writers() <= {self._entry.client}:
             raise RemoteError(Reason.READ_ONLY, "somebody else wrote to this document at the relay")
 
-    async def _dial_relay(self) -> WebSocketClientConnection:
-        request = HTTPRequest(self._place.place.url, connect_timeout=client.REQUEST_S, request_timeout=client.REQUEST_S)
-        connecting = asyncio.ensure_future(
-            websocket_connect(request, max_message_size=client.MAX_MESSAGE_BYTES, ping_interval=client.PING_S)
-        )
+
+class Member(RelayedDocument):
+    """One of a room's kernels; the room has the connection, and says which document it is."""
+
+    def __init__(self, place: rooms.Place, kernel: str, token: str) -> None:
+        super().__init__(f"{place.link}?kernel={kernel}", token)
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def entry(self) -> rooms.Entry:
+        """What the index says of it, or said last."""
+        if self._entry is None:
+            raise LocalError("a member is made of an entry")
+        return self._entry
+
+    async def attend(self, line: Line, entry: rooms.Entry) -> None:
+        """The index says this of it now, on this connection."""
+        is_same = await self._take_entry(entry)
+        if (is_same and self._line is line) or self._error is not None:
+            return
+        if entry.schema != SCHEMA_VERSION:
+            self.fail(_schema_problem(entry))
+            return
+        await _end(self._following)
+        self._line = line
+        self._following = asyncio.create_task(self._keep_following(line, entry), name="rtc-relay-member")
+
+    async def leave(self) -> None:
+        """The connection is gone, or it is not in the index any more."""
+        self._line, self._name = None, ""
+        await _end(self._following)
+        self._following = None
+        if self.connected:
+            self._set_connected(False)
+
+    async def _keep_following(self, line: Line, entry: rooms.Entry) -> None:
+        """Until cancelled: that one of its documents cannot be read is no fault of the others."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._follow_entry(line, entry)
+                self.trouble = "the relay closed the document"
+            except DeniedError as exc:
+                return self.fail(_denied(exc))
+            except (RemoteError, WebSocketError) as exc:
+                self.trouble = str(exc)
+            worked = self.connected
+            if worked:
+                self._set_connected(False)
+            await backoff.wait(worked=worked)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What happened in a room.
+
+    Attributes:
+        kind: ``came``: the kernel's document is here; ``changed``: ``change`` of it; ``left``: it is not published in
+            the room any more; ``failed``: it cannot be followed, ``why`` says the reason.
+    """
+
+    kind: Literal["came", "changed", "left", "failed"]
+    member: Member
+    change: Change | None = None
+    why: str = ""
+
+
+class Room:
+    """All kernels of a room, over one connection; :func:`follow_room` makes it.
+
+    The state: who is in the index now (or was, while there is no connection), and the news that wait for their reader.
+    A member that has left and comes back is another one.
+    """
+
+    def __init__(self, target: str, token: str | None = None) -> None:
+        found = rooms.parse_link(target)
+        self.place = found.place
+        self.members: dict[str, Member] = {}
+        self.connected = False
+        self.trouble = ""
+        self._secret = token or found.token or ""
+        self._error: SetupError | None = None
+        self._news: asyncio.Queue[News] = asyncio.Queue(WAITING)
+        self._readers: set[asyncio.Task[None]] = set()
+        self._shown: asyncio.Event = asyncio.Event()  # set again and again: look who is here now
+
+    def __repr__(self) -> str:
+        return f"<Room {self.place.link} {len(self.members)} kernels, connected={self.connected}>"
+
+    async def news(self) -> News:
+        """What happened next. For one reader, for whom the documents gather what it does not take."""
+        return await self._news.get()
+
+    async def wait_shown(self, timeout_s: float) -> None:
+        """Until all who are in the index now are here, or so long.
+
+        Raises:
+            SetupError: the relay does not let us in, or does not answer.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self.connected or any(not member.connected for member in self.members.values()):
+                    await self._shown.wait()
+                    self._shown.clear()
+                    self.raise_if_refused()
+        self.raise_if_refused()
+        if not self.connected:
+            raise SetupError(
+                f"no room within {timeout_s:g} s ({self.trouble or 'no answer'})", "look whether the relay still runs"
+            )
+
+    def raise_if_refused(self) -> None:
+        """Raise what ended it."""
+        if self._error is not None:
+            raise self._error
+
+    async def follow(self) -> None:
+        """Connect, and connect again, until cancelled or refused for good."""
+        backoff = Backoff()
         try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            connecting.add_done_callback(client.hang_up_late)
-            raise
-        except HTTPClientError as exc:
-            raise RemoteError(Reason.MALFORMED, f"the relay answered {exc.code} to a WebSocket") from exc
+            while self._error is None:
+                try:
+                    async with _dial(self.place) as line:
+                        await self._follow_line(line)
+                except DeniedError as exc:
+                    self._error = _denied(exc)
+                except (RemoteError, WebSocketError, OSError, TimeoutError) as exc:
+                    self.trouble = str(exc)
+                worked, self.connected = self.connected, False
+                self._shown.set()
+                for member in self.members.values():
+                    await member.leave()
+                if self._error is None:
+                    await backoff.wait(worked=worked)
+        finally:
+            for member in self.members.values():
+                await member.leave()
+            for reading in list(self._readers):
+                await _end(reading)
+
+    async def _follow_line(self, line: Line) -> None:
+        async with aclosing(read_index(line, self.place.room, self._secret)) as indexes:
+            async for index in indexes:
+                if not index.synced:
+                    continue
+                entries = index.entries
+                for kernel in [one for one in self.members if one not in entries]:
+                    member = self.members.pop(kernel)
+                    await member.leave()
+                    member.close()  # its reader takes what is left, and says so
+                for kernel, entry in entries.items():
+                    known = self.members.get(kernel)
+                    member = self.members[kernel] = known or Member(self.place, kernel, self._secret)
+                    await member.attend(line, entry)
+                    if known is None:
+                        reading = asyncio.create_task(self._read(member), name="rtc-room-member")
+                        self._readers.add(reading)
+                        reading.add_done_callback(self._readers.discard)
+                self.connected = True
+                self._shown.set()
+        self.trouble = "the relay closed the connection"
+
+    async def _read(self, member: Member) -> None:
+        """Put what happens to a member with the news, at its reader's speed."""
+        changes = member.changes()
+        try:
+            try:
+                await member.wait_for(lambda document: document.connected)
+            except LocalError:
+                return  # it left before it came
+            finally:
+                self._shown.set()
+            await self._news.put(News("came", member))
+            async for change in changes:
+                await self._news.put(News("changed", member, change))
+            await self._news.put(News("left", member))
+        except SetupError as exc:
+            await self._news.put(News("failed", member, why=str(exc)))
+
+
+@asynccontextmanager
+async def follow_room(target: str, token: str | None = None, *, timeout_s: float = 10.0) -> AsyncIterator[Room]:
+    """Follow all kernels of a room at a relay.
+
+    Args:
+        target: ``ws[s]://HOST/ROOM``.
+        timeout_s: how long it may take until the index is here, and the documents that it names; those that are not
+            there then come later. A room without kernels is one, too.
+
+    Raises:
+        SetupError: nobody answers, or the token is refused; says what to do.
+    """
+    room = Room(target, token)
+    following = asyncio.create_task(room.follow(), name="rtc-follow-room")
+    try:
+        await room.wait_shown(timeout_s)
+        yield room
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+
+def _denied(error: DeniedError) -> SetupError:
+    return SetupError(f"the relay refuses: {error}", "give a token for this room that may view")
+
+
+def _schema_problem(entry: rooms.Entry) -> SetupError:
+    what = f"the agent has schema {entry.schema}, this rtc_kernel knows {SCHEMA_VERSION}"
+    return SetupError(what, "upgrade rtc_kernel here")
+
+
+@asynccontextmanager
+async def _dial(place: rooms.Place) -> AsyncIterator[Line]:
+    """A connection to a relay, which is read.
+
+    Raises:
+        RemoteError: what answers speaks something else, or stopped making sense.
+    """
+    request = HTTPRequest(place.url, connect_timeout=client.REQUEST_S, request_timeout=client.REQUEST_S)
+    try:
+        socket = await dial(request, max_message_bytes=client.MAX_MESSAGE_BYTES, ping_s=client.PING_S)
+    except HTTPClientError as exc:
+        raise RemoteError(Reason.MALFORMED, f"the relay answered {exc.code} to a WebSocket") from exc
+    line = Line(socket)
+    reading = asyncio.create_task(line.run(), name="rtc-relay-line")
+    try:
+        yield line
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError, RemoteError):
+            await reading
+        hang_up(socket)
+
+
+async def read_index(line: Line, room: str, secret: str) -> AsyncGenerator[Index, None]:
+    """A room's index, whenever something of it came, until the connection is over.
+
+    Raises:
+        DeniedError: the relay does not let us have it.
+        RemoteError: it cannot be read.
+    """
+    index, channel = Index(), await line.open(rooms.index_name(room), secret)
+    await channel.write_message(index.request())
+    keeping = asyncio.create_task(_keep(channel, index), name="rtc-relay-keep")
+    try:
+        while (data := await channel.read_message()) is not None:
+            index.receive_bytes(data)
+            yield index
+    finally:
+        await _end(keeping)
 
 
 def _look_at(sent: asyncio.Future[None]) -> None:

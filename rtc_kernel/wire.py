@@ -114,12 +114,12 @@ def split(frames: Sequence[bytes]) -> Parts:
 
 
 def parse(raw: bytes) -> Json:
-    """One JSON frame as an object.
+    """One JSON frame as an object; null, which kernels of xeus write for an empty one, is empty.
 
     Raises:
         RemoteError: not JSON, not UTF-8, nested too deeply, or not an object.
     """
-    if raw == b"{}":
+    if raw in (b"{}", b"null"):
         return {}
     try:
         value = json.loads(raw.decode("utf-8"))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtc_kernel.link import AGENT_IDENT, Channel, Way
+from rtc_kernel.relay import intercept
 from rtc_kernel.relay.intercept import (
     REPLY_GRACE_S,
     AskAgent,
@@ -24,7 +25,7 @@ from rtc_kernel.relay.intercept import (
     error_answer,
     split_cell,
 )
-from rtc_kernel.wire import Codec, new_header
+from rtc_kernel.wire import DELIMITER, Codec, new_header
 
 CODEC = Codec(b"key")
 
@@ -81,7 +82,7 @@ class Transcript:
                 return f"iopub {message.parent_id} {message.type}" + (f" {state}" if state else "")
             case Tap():
                 return ""
-            case AskAgent(ask_id, info):
+            case AskAgent(ask_id, info, _):
                 return f"ask {ask_id} {info['kind']} {info.get('lines', '')}".rstrip()
             case TakeComm(frames):
                 return f"comm {CODEC.read(frames).id}"
@@ -380,6 +381,53 @@ def test_an_interrupt_request_interrupts_by_signal_and_is_answered() -> None:
         "iopub i status idle",
     ]
     assert Transcript(take_interrupt=False).front("i", "interrupt_request", Channel.CONTROL) == ["child i"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "taken"),
+    [(b"kernel.16bb3aad-6f44-4852-85c6-db88889df71b.status", True), (b"kernel_core.d5e2.status", False), (b"", False)],
+)
+def test_an_interrupt_request_is_left_to_a_kernel_that_is_none_of_ipykernels(topic: bytes, taken: bool) -> None:
+    t = Transcript()
+    t.room.receive_status_topic(b"rtc.status")  # our own: says nothing
+    t.room.receive_status_topic(topic)
+    words = t.front("i", "interrupt_request", Channel.CONTROL)
+    assert words[0] == ("interrupt" if taken else "child i")
+
+
+def test_a_reply_without_the_clients_address_gets_it_back() -> None:
+    """Deno 2.9 answers the connection, which is ours, and leaves away whom we were asked by."""
+    t = Transcript()
+    requests = {"a": Channel.SHELL, "b": Channel.CONTROL, "c": Channel.SHELL}
+    for name, channel in requests.items():
+        t.front(name, "kernel_info_request", channel)
+    asked = CODEC.write(new_header("input_request", session="child", username=""), {}, parent=t.headers["c"])
+    for _ in range(2):  # an execution may ask more than once
+        assert t.room.address(Channel.STDIN, asked) == [b"front-id", *asked]
+    for name, channel in requests.items():
+        bare = CODEC.write(new_header("reply", session="child", username=""), {}, parent=t.headers[name])
+        assert t.room.address(channel, bare) == [b"front-id", *bare]
+        assert t.room.address(channel, bare) == bare, "it is answered once"
+    assert t.room.address(Channel.SHELL, [DELIMITER, b"x"]) == [DELIMITER, b"x"]
+
+
+def test_of_a_child_that_says_whom_it_answers_nothing_is_kept_in_mind() -> None:
+    t = Transcript()
+    t.front("a")
+    frames = CODEC.write(new_header("reply", session="child", username=""), {}, parent=t.headers["a"], idents=[b"i"])
+    assert t.room.address(Channel.SHELL, frames) == frames
+    t.front("b")
+    bare = CODEC.write(new_header("reply", session="child", username=""), {}, parent=t.headers["b"])
+    assert t.room.address(Channel.SHELL, bare) == bare
+
+
+def test_who_has_sent_is_kept_in_mind_of_a_bounded_number_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intercept, "ENVELOPES_COUNT", 3)
+    t = Transcript()
+    for name in "abcd":
+        t.front(name)
+    bare = {n: CODEC.write(new_header("reply", session="c", username=""), {}, parent=t.headers[n]) for n in "abcd"}
+    assert [len(t.room.address(Channel.SHELL, bare[name])) - len(bare[name]) for name in "abcd"] == [0, 1, 1, 1]
 
 
 def test_our_comm_is_taken_whatever_its_subshell_and_others_pass() -> None:

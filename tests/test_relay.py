@@ -9,7 +9,6 @@ import queue
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.session import Session
-from kernels import Gate, Running, control, finish, gone, reply_to, start
+from kernels import FOREVER, Gate, Running, control, finish, gone, reply_to, start
 
 from rtc_kernel import discovery
 
@@ -127,7 +126,8 @@ def test_comms_carry_buffers_both_ways(kernel: Running) -> None:
 def test_subshells_run_beside_the_main_shell(kernel: Running) -> None:
     client = kernel.client
     subshell = control(client, "create_subshell_request")["content"]["subshell_id"]
-    slow = client.execute("import threading; e = threading.Event(); print(e.wait(20))")
+    kernel.execute("import threading; e = threading.Event()")  # there before what comes to the subshell can set it
+    slow = client.execute("print(e.wait(20))")
     message = client.session.msg("execute_request", {"code": "e.set(); print('sub')", "silent": False})
     message["header"]["subshell_id"] = subshell
     while client.get_iopub_msg(timeout=10)["msg_type"] != "execute_input":
@@ -201,8 +201,8 @@ def interrupt_by_pid(kernel: Running) -> None:
     os.kill(kernel.pid, signal.SIGINT)
 
 
-SLEEP = "import time; print('on', flush=True); time.sleep(30)"
-SUBPROCESS = "import os; print('on', flush=True); os.system('sleep 30')"
+SLEEP = f"print('on', flush=True); {FOREVER}"
+SUBPROCESS = "import os; print('on', flush=True); os.system('sleep 300')"
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,8 @@ def test_an_interrupt_reaches_the_cell_and_what_it_has_started(
         pass  # before the cell's own code runs, an interrupt finds ipykernel between two things
     if code is SUBPROCESS:
         until(lambda: "sleep" in names(kernel), "the subprocess runs")  # before, nobody takes the signal
-    started = time.monotonic()
     interrupt(kernel)
     run = finish(kernel.client, msg_id)
-    assert time.monotonic() - started < 10
     assert run.reply["content"].get("ename", "KeyboardInterrupt") == "KeyboardInterrupt"
     assert kernel.execute("1").reply["content"]["status"] == "ok"
 
@@ -283,7 +281,7 @@ def test_a_kernel_whose_parent_is_gone_ends(home: Path, until: Until) -> None:
         "import sys, time; from jupyter_client import KernelManager\n"
         "km = KernelManager(kernel_name='rtc-python'); km.start_kernel()\n"
         "kc = km.blocking_client(); kc.start_channels(); kc.wait_for_ready(timeout=60)\n"
-        "print(km.provisioner.process.pid, flush=True); time.sleep(600)"
+        f"print(km.provisioner.process.pid, flush=True); {FOREVER}"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

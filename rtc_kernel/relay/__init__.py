@@ -2,6 +2,7 @@
 
 * ``launch``      the child is started, before anything else
 * ``connection``  the two connection files: the front's and the child's
+* ``transport``   over ipc or over TCP
 * ``intercept``   a shell or control message -> pass, take or rewrite it (pure)
 * ``spool``       what the agent has not stored yet, bounded (pure)
 * ``channels``    the sockets: C proxies for iopub, stdin and heartbeat; the tap; the injection

@@ -6,6 +6,8 @@ loop at all; their copies do. The loop never waits for the agent, for a frontend
 Order of a start: the child first (:mod:`launch`), then everything else, so that our imports run while the kernel's do.
 Order of an end: the child is gone; what it said last leaves for the frontends; the agent stores and goes; we end as
 the child ended.
+Order of a start over ipc: what passes in threads waits until the child has opened its sockets. One that does not, or
+ends, is started once more over loopback TCP; nobody has noticed yet, and nothing that was sent is lost.
 Order of a restart: the gate closes, so that what frontends send waits in their sockets; the child is asked to go, and
 killed if it does not; what it said last leaves; what it has not answered is answered in its place; another one is
 started on the same ports; the gate opens as at the start.
@@ -55,6 +57,10 @@ TAP_DELAY_S = 0.001
 GATE_S = 0.1
 """A kernel that says nothing by itself gets its first request this long after its iopub is connected. Seconds."""
 
+GREETED_S = 2.0
+"""The same for another child of a kernel that has said welcome before: until it does so, what it publishes may be
+lost (xeus can be connected to before it hears who has subscribed). Seconds."""
+
 SIGNAL_GRACE_S = 0.5
 """How long after a signal we wait to learn whether the whole group got it. Seconds."""
 
@@ -76,6 +82,11 @@ RESTART_GRACE_S = 2.0
 
 _NO_OUTPUT = (b"status", b"execute_input")
 """How topics end that ipykernel gives to messages without output; another kernel's copies are simply never delayed."""
+
+ENDING_SIGNALS = frozenset({signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)})
+
+_ENDED = frozenset(-number for number in (*GROUP_SIGNALS, getattr(signal, "SIGKILL", 9)))
+"""Exit codes of a child that somebody has ended."""
 
 END_GRACE_S = 2.0
 """After SIGTERM to the child, before SIGKILL, when its parent has gone. Seconds."""
@@ -135,12 +146,18 @@ class Relay:
         self._parent_pid = os.getppid() if os.environ.get("JPY_PARENT_PID", "1") not in ("", "0", "1") else 0
         self._gate_at: float | None = None  # when to open the gate although nothing proved the link
         self._gate_open = False
+        self._to_write = False  # the connection file, when the child is there
         self._agent_at = time.monotonic() + AGENT_LATEST_S  # not before: the kernel's start has the processors
+        self._ipc_until: float | None = None  # the child must have opened its ipc sockets by then; null: it has
+        self._ipc_over = False  # it had not
+        self._child_at = time.monotonic()  # when the child was started last
+        self._ending = False  # a signal came that is meant to end the child
         self._restart: _Restart | None = None
         self._exit_code: int | None = None  # ours, where no child could be started instead of the one before
         self._former_session: str | None = None  # of the child before, while it may still be heard of
         self._submitted: deque[tuple[Channel, list[bytes]]] = deque()  # of the agent's, waiting for the gate
-        self._welcomed = False  # the child's own welcome has passed
+        self._welcomed = False  # the child's own welcome has passed, or it sends none
+        self._greets = False  # it has sent one, or another one before it has
         self._subscribers: list[bytes] = []  # topics that wait for a welcome
         self._write_at: float | None = None  # when what was tapped goes to the agent at the latest
         self._seen_at: dict[int, float] = {}  # signal -> when the agent told of it before we had it ourselves
@@ -163,11 +180,10 @@ class Relay:
         from .supervisor import Supervisor
 
         try:
-            self.channels = Channels(self.front, self.back)
+            self.channels = Channels(self.front, self.back, lambda *said: self.intercept.address(*said))
             self.channels.open()
-            if self.channels.front.info != self.front.info:  # ports that we chose
-                self.front = self.channels.front
-                self.front.write()
+            self._to_write = self.channels.front.info != self.front.info  # ports that we chose
+            self.front = self.channels.front
             self.settings = self.launch.configured or load_settings(self.launch.options)
             codec = Codec(self.front.key, self.front.scheme)
         except (SetupError, RemoteError) as exc:
@@ -186,8 +202,17 @@ class Relay:
         self._has_agent = self.settings.agent  # read for every message: a trait would cost more than all else
         settings = self.settings
         self.spool = Spool(settings.spool_bytes, recorder(settings.recorded_bytes, settings.blob_bytes, codec.sign))
-        self.spool.turn(time.time(), "started", self.child.pid)
         self.supervisor = Supervisor(self.spool, self._hello, self.launch.options.settings)
+        if self.launch.ipc:
+            self._ipc_until = time.monotonic() + settings.ipc_wait_s
+        else:
+            self._reached()
+
+    def _reached(self) -> None:
+        """It is known how the child is reached: what it says may pass, and that it runs may be told."""
+        self._ipc_until = None
+        self.channels.start()
+        self.spool.turn(time.time(), "started", self.child.pid)
 
     def _hello(self) -> dict[str, Any]:
         notebook = os.environ.get("JPY_SESSION_NAME") or self.front.info.get("jupyter_session") or None
@@ -209,6 +234,7 @@ class Relay:
             "session": self.intercept.session,
             "username": self.intercept.username,
             "back_directory": str(self.back.path.parent),
+            "not_ipc": self.launch.instead,
             "spool_seq": self.spool.seq,
             "acknowledged_seq": self.spool.acknowledged_seq,
         }
@@ -259,7 +285,8 @@ class Relay:
                 break
             for channel, (front, back) in channels.routes.items():
                 if back in ready:
-                    for frames in receive(back):
+                    for said in receive(back):
+                        frames = self.intercept.address(channel, said)
                         front.send_multipart(frames)  # what the child says always passes: first of all
                         self._do(self.intercept.receive_child(channel, frames, now))
                 if front in ready:
@@ -275,13 +302,15 @@ class Relay:
                     paused_until = now + FLOOD_S
                     poller.unregister(channels.capture)
             if channels.stdin_tap in ready:
-                for _, *frames in receive(channels.stdin_tap):
+                for frames in receive(channels.stdin_tap):
                     self.spool.tap(time.time(), Channel.STDIN, Way.TO_FRONT, frames)
                     self._write_soon(0.0)
                 receive(channels.answers)  # what the agent is asked: it has the copy
-            if not self._gate_open and self._restart is None:
+            if self._ipc_until is not None and channels.iopub_link in ready:
+                self._reached()
+            if not self._gate_open and self._restart is None and self._ipc_until is None:
                 if channels.iopub_link in ready and receive(channels.iopub_link):
-                    self._gate_at = self._gate_at or now + GATE_S
+                    self._gate_at = self._gate_at or now + (GREETED_S if self._greets else GATE_S)
                 if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
                     self._open_gate(now)
             if agent is not None and agent.fileno() in ready:
@@ -301,6 +330,12 @@ class Relay:
         """The child is there: what waits for it may go."""
         import zmq
 
+        if self._ipc_over:  # else it may have ended for another reason
+            self._ipc_over = False
+            self.launch.note_fallen_back()
+        if self._to_write:  # who finds the file finds a kernel, and a heart that beats
+            self._to_write = False
+            self.front.write()
         self._gate_open = True
         self._former_session = None
         self._agent_at = min(self._agent_at, now + AGENT_AFTER_S)
@@ -325,10 +360,11 @@ class Relay:
             self._write_at,
             self.intercept.deadline,
             self._gate_at if not self._gate_open else None,
+            self._ipc_until,
             None if self._restart is None else self._restart.deadline,
             *self._forward_at.values(),
         ]
-        if self._has_agent:
+        if self._has_agent and self._ipc_until is None:
             due = self.supervisor.deadline
             times.append(None if due is None else max(due, self._agent_at))
         if self._parent_pid:
@@ -344,7 +380,11 @@ class Relay:
         for number in [number for number, at in self._forward_at.items() if at <= now]:
             del self._forward_at[number]
             self.child.signal(number)
-        if self._has_agent and now >= self._agent_at and self.supervisor.keep(now):
+        if self._ipc_until is not None and self._ipc_until <= now:
+            self._ipc_until, self._ipc_over = now + self.settings.ipc_wait_s, True
+            self.child.kill()  # what follows is that of its end
+        reached = self._ipc_until is None
+        if self._has_agent and reached and now >= self._agent_at and self.supervisor.keep(now):
             self._write_at = now  # it waits for our hello
             self._submitted.clear()  # of the agent before: its hello says that they were not sent
             if self.supervisor.starts_count > 1:
@@ -352,6 +392,7 @@ class Relay:
         if self._parent_pid and os.getppid() != self._parent_pid:  # as ipykernel: nobody is there any more
             if self._restart is not None:
                 self._restart.cancelled = True
+            self._ending = True
             self.child.end(END_GRACE_S)
             self._parent_pid = 0
 
@@ -371,8 +412,8 @@ class Relay:
                         self.spool.tap(time.time(), channel, way, frames)
                         # a request goes at once: its row is made while the kernel works
                         self._write_soon(0.0 if way is Way.TO_CHILD else TAP_DELAY_S)
-                case room.AskAgent(ask_id, info):
-                    self.supervisor.say(link.Ask(ask_id, info))
+                case room.AskAgent(ask_id, info, deadline):
+                    self.supervisor.say(link.Ask(ask_id, info), deadline)
                     self._write_soon(0.0)
                 case room.TakeComm(frames):
                     self.supervisor.say(link.Taken(tuple(frames)))
@@ -393,7 +434,9 @@ class Relay:
             if self._has_agent:
                 self.spool.tap(at, Channel.IOPUB, Way.TO_FRONT, frames)
                 self._write_soon(TAP_DELAY_S if frames[0].endswith(_NO_OUTPUT) else 0.0)
-            if not self.intercept.session or (not self._welcomed and self._subscribers) or self.intercept.holding:
+            room = self.intercept
+            unknown = not room.session or room.is_ipykernel is None
+            if unknown or room.holding or (not self._welcomed and self._subscribers):
                 self._look_at(frames, now)
 
     def _write_soon(self, delay_s: float) -> None:
@@ -412,7 +455,10 @@ class Relay:
                 return  # late, of the child before this one; or ours, in its name
             if not self.intercept.session:
                 self._do(self.intercept.receive_session(header, now))
+            if header.get("msg_type") == "status":
+                self.intercept.receive_status_topic(parts.idents[0] if parts.idents else b"")
             if header.get("msg_type") == "iopub_welcome":
+                self._greets = self._greets or not self._welcomed  # ours come when it is
                 self._welcomed = True  # it went to everybody who had subscribed before
                 self._subscribers.clear()
             elif not self._welcomed:
@@ -449,7 +495,9 @@ class Relay:
                 self.channels.send_front(channel, frames)
             case link.Act({"action": "signal-seen", "signal": int(number)}):
                 # the group got it, so the child did; the agent may be quicker than our own handler
-                if self._forward_at.pop(number, None) is None:
+                # (between fork and exec a child only looks as if it did)
+                fresh = number in ENDING_SIGNALS and now - self._child_at < SIGNAL_GRACE_S
+                if not fresh and self._forward_at.pop(number, None) is None:
                     self._seen_at[number] = now
             case link.Submit(Channel.SHELL | Channel.CONTROL as channel, frames):
                 if self._gate_open:
@@ -516,6 +564,7 @@ class Relay:
             self.spool.turn(time.time(), "restarting", self.child.pid, self.child.exit_code)
             self._former_session, self._welcomed = self.intercept.session or None, False
             self._do(self.intercept.receive_exit())
+            self.supervisor.recall()  # what waits to be asked was answered so
             self._write_soon(0.0)
             return False
         return not self._start_again()
@@ -535,14 +584,21 @@ class Relay:
         receive(self.channels.iopub_link)  # what was before does not open the gate
         self._poller.register(self.channels.iopub_link, zmq.POLLIN)
         self._forward_at.clear()
+        if not self._start_child():
+            return False
+        self.spool.turn(time.time(), "started", self.child.pid)
+        self._write_soon(0.0)
+        return True
+
+    def _start_child(self) -> bool:
+        """Start a child in the place of the one before; whether it could be started."""
         try:
             self.child.start()
         except SetupError as exc:
             print(f"rtc_kernel: {exc}", file=sys.stderr)
             self._exit_code = exc.exit_code
             return False
-        self.spool.turn(time.time(), "started", self.child.pid)
-        self._write_soon(0.0)
+        self._child_at = time.monotonic()
         return True
 
     # --- signals and the end -----------------------------------------------------------------------------------
@@ -559,7 +615,8 @@ class Relay:
             # A signal to the group reached the child too; one to our pid alone did not. The agent, in the same
             # group, tells which it was; while it starts, a signal twice is better than none. Where there is no
             # agent, and we lead a group, it was the group: only what ends a kernel is sent on all the same.
-            ends = number in (signal.SIGTERM, getattr(signal, "SIGHUP", 0))
+            ends = number in ENDING_SIGNALS
+            self._ending = self._ending or ends
             if ends and self._restart is not None:
                 self._restart.cancelled = True
             if self._has_agent or ends or not child_room.leads_group():
@@ -569,7 +626,31 @@ class Relay:
             return False
         if self._restart is not None and self._restart.gone_at is None:
             self._restart.gone_at, self._restart.quiet_at = now, now + DRAIN_QUIET_S
+        if self._ipc_until is not None and not self._ending:
+            meant = self._ipc_over or self.child.exit_code not in _ENDED
+            return not (meant and self._fall_back())
         return self._restart is None
+
+    def _fall_back(self) -> bool:
+        """The child has ended, and had not opened its ipc sockets: start it over TCP; whether it could be started."""
+        import zmq
+
+        if self._ipc_over:
+            why = f"did not open its ipc sockets within {self.settings.ipc_wait_s:g} s"
+        else:
+            why = f"ended (code {self.child.exit_code}) without opening its ipc sockets"
+        self._ipc_over = True
+        for polled in (self.channels.iopub_link, *(back for _, back in self.channels.routes.values())):
+            self._poller.unregister(polled)
+        self.launch.fall_back(why)
+        self.back = self.launch.back
+        self.channels.reach_instead(self.back)
+        for polled in (self.channels.iopub_link, *(back for _, back in self.channels.routes.values())):
+            self._poller.register(polled, zmq.POLLIN)
+        if not self._start_child():
+            return False
+        self._reached()
+        return True
 
     def _end(self) -> None:
         from .channels import receive
@@ -580,7 +661,8 @@ class Relay:
         while (now := time.monotonic()) - quiet_since < DRAIN_QUIET_S and now - started < DRAIN_MAX_S:
             seen = False
             for channel, (front, back) in self.channels.routes.items():
-                for frames in receive(back):
+                for said in receive(back):
+                    frames = self.intercept.address(channel, said)
                     front.send_multipart(frames)
                     self._do(self.intercept.receive_child(channel, frames, now))
                     seen = True
@@ -590,6 +672,8 @@ class Relay:
             if seen:
                 quiet_since = now
             self.channels.capture.poll(5)
+        if self._ipc_until is not None:
+            self.spool.turn(time.time(), "started", self.child.pid)
         self.spool.turn(time.time(), "exited", self.child.pid, exit_code)
         if self._has_agent:
             self.supervisor.close(AGENT_END_S)

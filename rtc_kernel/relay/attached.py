@@ -30,6 +30,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import assert_never
@@ -40,7 +41,7 @@ from .. import __version__, discovery, link
 from ..config import RTCKernel
 from ..errors import RemoteError, SetupError
 from ..link import AGENT_IDENT, Channel, Way
-from ..wire import Codec, Json, Message, Parts, new_header, split
+from ..wire import Codec, Json, Message, Parts, new_header, parse, split
 from . import connection as connections
 from . import pulse
 from .channels import receive
@@ -65,6 +66,10 @@ SHELL_S = 0.1
 
 HEARD_S = 1.0
 """A kernel that publishes, and so has the right key, may take so long to answer on control, too. Seconds."""
+
+GATHER_S = 0.01
+"""What is published is fetched so long after the first of it has come: kernel and clients go on meanwhile, and we wake
+once. Seconds. (A follower that wakes for each message costs a round trip of 4 ms twice as much.)"""
 
 FLOOD_COUNT, FLOOD_S = 30, 0.02
 """So many messages in one go are a flood; then they are fetched once in that time. Seconds."""
@@ -204,7 +209,7 @@ class Attached:
 
     # --- sockets
 
-    def _connect(self, kind: int, name: str) -> zmq.Socket[bytes]:
+    def _make(self, kind: int) -> zmq.Socket[bytes]:
         made: zmq.Socket[bytes] = self._context.socket(kind)
         made.linger = 0
         made.set_hwm(0)
@@ -216,13 +221,13 @@ class Attached:
         if self.connection.curve is not None:  # every client has the kernel's own pair (jupyter_client 8.9)
             public, secret = self.connection.curve
             made.curve_serverkey, made.curve_publickey, made.curve_secretkey = public, public, secret
-        made.connect(self.connection.url(name))
         return made
 
     def _listen(self) -> None:
         """Connect with what the kernel publishes, and watch the connection."""
-        self._iopub = self._connect(zmq.SUB, "iopub_port")
+        self._iopub = self._make(zmq.SUB)
         self._monitor = self._iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._iopub.connect(self.connection.url("iopub_port"))  # behind the monitor, which else may miss it
         self._iopub.subscribe(b"")
         self._poller.register(self._iopub, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
@@ -255,7 +260,8 @@ class Attached:
             dealer.close()
         names = ((Channel.CONTROL, "control_port"), (Channel.SHELL, "shell_port"), (Channel.STDIN, "stdin_port"))
         for channel, name in names:
-            self._dealers[channel] = self._connect(zmq.DEALER, name)
+            self._dealers[channel] = self._make(zmq.DEALER)
+            self._dealers[channel].connect(self.connection.url(name))
             self._poller.register(self._dealers[channel], zmq.POLLIN)
 
     # --- who is there
@@ -420,11 +426,15 @@ class Attached:
 
     def run(self) -> None:
         """Follow until the kernel is gone or a signal comes; then everything is stored."""
-        paused_until = 0.0
+        fetch_at, pause_s = 0.0, GATHER_S
         agent: socket.socket | None = None
         agent_flags = 0
         while not self.reason:
             now = time.monotonic()
+            if fetch_at and fetch_at <= now:
+                fetch_at = 0.0
+                pause_s = FLOOD_S if self._receive_iopub() >= FLOOD_COUNT else GATHER_S
+                self._poller.register(self._iopub, zmq.POLLIN)  # again, or as it is
             self.supervisor.keep(now)
             self.supervisor.write(now)
             flags = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.supervisor.blocked else 0)
@@ -434,16 +444,16 @@ class Attached:
                 agent, agent_flags = self.supervisor.end, flags
                 if agent is not None:
                     self._poller.register(agent, agent_flags)
-            if paused_until and paused_until <= now:
-                paused_until = 0.0
-                self._poller.register(self._iopub, zmq.POLLIN)  # again, or as it is
-            ready = dict(self._poller.poll(self._timeout_ms(now, paused_until)))
+            ready = dict(self._poller.poll(self._timeout_ms(now, fetch_at)))
+            replies = [channel for channel, dealer in self._dealers.items() if dealer in ready]
+            if self._monitor in ready or replies:
+                self._receive_iopub()  # it came before
             if self._monitor in ready or self._life.holds:
                 self._follow_life()
-            for channel in [channel for channel, dealer in self._dealers.items() if dealer in ready]:
+            for channel in replies:
                 self._receive(channel)
-            if self._iopub in ready and self._receive_iopub() >= FLOOD_COUNT:
-                paused_until = time.monotonic() + FLOOD_S
+            if self._iopub in ready:
+                fetch_at = time.monotonic() + pause_s
                 self._poller.unregister(self._iopub)
             if agent is not None and agent.fileno() in ready:
                 for record in self.supervisor.read(now):
@@ -457,9 +467,9 @@ class Attached:
                 self.reason = "it is an RTC kernel, which had only just been started"
         self._end()
 
-    def _timeout_ms(self, now: float, paused_until: float) -> int:
+    def _timeout_ms(self, now: float, fetch_at: float) -> int:
         times = [now + PARENT_POLL_S]
-        times += [at for at in (self.supervisor.deadline, paused_until or None) if at is not None]
+        times += [at for at in (self.supervisor.deadline, fetch_at or None) if at is not None]
         if (due := self._life.deadline) is not None:
             times.append(now + due - time.time())
         return max(0, math.ceil((min(times) - now) * 1000))
@@ -486,21 +496,21 @@ class Attached:
 
     def _end(self) -> None:
         if self._life.pulse is Pulse.LIVE:
-            for frames in receive(self._iopub):
-                if self._read(frames):
-                    self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+            self._receive_iopub()
         self.supervisor.close(AGENT_END_S)
 
     # --- in: the kernel
 
-    def _tap(self, channel: Channel, way: Way, frames: list[bytes]) -> None:
-        self.spool.tap(time.time(), channel, way, frames)
+    def _tap(self, channel: Channel, way: Way, frames: list[bytes], ago_s: float = 0.0) -> None:
+        self.spool.tap(time.time() - ago_s, channel, way, frames)
 
     def _receive_iopub(self) -> int:
         messages = receive(self._iopub)
-        for frames in messages:
-            if (parts := self._read(frames)) is None:
-                continue
+        read = [(frames, parts) for frames in messages if (parts := self._read(frames)) is not None]
+        # By the kernel's own clock, whatever it shows: how much earlier than the last of these was each?
+        dates = [_date_of(parts) for _, parts in read] if len(read) < FLOOD_COUNT else [0.0] * len(read)
+        newest = max(dates, default=0.0)
+        for (frames, parts), date in zip(read, dates, strict=True):
             if _says(parts, b"starting"):
                 self._do(self._life.receive_starting(time.time()))
                 continue  # what follows of it we say ourselves
@@ -509,7 +519,7 @@ class Attached:
                 if len(self._held) >= HELD_COUNT:
                     self._do(self._life.receive_much(time.time()))
                 continue
-            self._tap(Channel.IOPUB, Way.TO_FRONT, frames)
+            self._tap(Channel.IOPUB, Way.TO_FRONT, frames, min(newest - date, FLOOD_S) if date else 0.0)
             if self._was_busy and self._asked.shell.encode() in parts.parent and _says(parts, b"idle"):
                 self._was_busy = False
                 self.spool.turn(time.time(), "idle", self._life.number)  # it is through with what ran when we came
@@ -594,6 +604,14 @@ class Attached:
 def lineage_of(connection: Connection) -> str:
     """What begins the ids of all that ever followed this kernel, over its restarts."""
     return f"attached-{sha256(connection.key).hexdigest()[:16]}-"
+
+
+def _date_of(parts: Parts) -> float:
+    """When the kernel says that it made a message, POSIX seconds; 0 where it does not."""
+    try:
+        return datetime.fromisoformat(str(parse(parts.header).get("date"))).timestamp()
+    except (RemoteError, ValueError, OverflowError):
+        return 0.0
 
 
 def _says(parts: Parts, state: bytes) -> bool:

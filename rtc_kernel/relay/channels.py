@@ -7,8 +7,8 @@ Door (zmq). Owns the sockets of the relay and the threads that move frames insid
     front                                         back
     XPUB  ◄── zmq.proxy, C ──────────────────── XSUB ◄─ child's iopub
                     │ capture (PAIR) ─► loop      ▲ inject (PUB) ◄─ loop
-    ROUTER ◄─ monitored_queue, C ─────────────► DEALER  stdin      (what the child asks is copied; what is
-      ▲ answers (DEALER) ◄─ loop                                    typed never leaves the two sockets)
+    ROUTER ◄─ a thread ───────────────────────► DEALER  stdin      (what the child asks is copied; what is
+      ▲ answers (DEALER) ◄─ loop                                    typed never leaves that thread)
     ROUTER ◄─ zmq.proxy, C ───────────────────► DEALER  heartbeat
     ROUTER ◄─ loop ───────────────────────────► DEALER  shell, control
 
@@ -33,10 +33,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 import zmq
-from zmq.devices import monitored_queue
 
 from ..errors import SetupError
 from ..link import AGENT_IDENT, Channel
+from ..wire import DELIMITER
 from .connection import PORT_NAMES, Connection
 
 RECONNECT_MS = 5
@@ -51,10 +51,16 @@ FRONT_IOPUB_HWM = 100_000
 BIND_TRIES_S = 5.0
 """A restarted kernel gets the ports of one that may still be closing them."""
 
+NOTED_S = 0.05
+"""A kernel's question may be quicker than the loop's note of whose code it is. Seconds."""
+
 _BATCH = 500
 
 Route = tuple["zmq.Socket[bytes]", "zmq.Socket[bytes]"]
 """The two sockets of a channel: front, back."""
+
+Address = Callable[[Channel, list[bytes]], list[bytes]]
+"""The frames of a message from the child, with those in front that name the client, whoever has put them there."""
 
 
 class Channels:
@@ -63,14 +69,21 @@ class Channels:
     Args:
         front: where to bind. Ports that are 0 are chosen here; :attr:`front` then has them.
         back: the child's endpoints, to connect to.
+        address: says whom the child asks on stdin; called in a thread, and not before the child can have been sent
+            anything.
     """
 
-    def __init__(self, front: Connection, back: Connection) -> None:
+    def __init__(self, front: Connection, back: Connection, address: Address = lambda _, frames: frames) -> None:
         self.front = front
         self.back = back
+        self._address = address
         self.context = zmq.Context()
         self._threads: list[threading.Thread] = []
         self._identity = os.urandom(8).hex().encode()
+        self._front: dict[str, zmq.Socket[bytes]] = {}
+        self._back: dict[str, zmq.Socket[bytes]] = {}  # of the channels that have a thread
+        self._capture: zmq.Socket[bytes]  # the thread's end
+        self._stdin_copy: zmq.Socket[bytes]
         self.routes: dict[Channel, Route] = {}  # what the loop moves, the urgent first
         self.capture: zmq.Socket[bytes]
         self.stdin_tap: zmq.Socket[bytes]
@@ -79,48 +92,58 @@ class Channels:
         self.iopub_link: zmq.Socket[bytes]
 
     def open(self) -> None:
-        """Bind the front, connect the back, start the threads.
+        """Bind the front, connect the back; :meth:`start` comes next.
 
         Raises:
             SetupError: a port of the connection file is taken.
         """
-        make = self._make
         ports: dict[str, int] = {}
-        front: dict[str, zmq.Socket[bytes]] = {}
         kinds = dict.fromkeys(PORT_NAMES, zmq.ROUTER) | {"iopub_port": zmq.XPUB}
         for name in PORT_NAMES:
-            front[name], ports[name] = self._bind(kinds[name], name)
+            self._front[name], ports[name] = self._bind(kinds[name], name)
         self.front = self.front.with_ports(ports)
 
-        back_iopub = make(zmq.XSUB)
-        monitor = back_iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED)
-        self.iopub_link = monitor
-        self.inject = make(zmq.PUB)
+        self._capture, self.capture = self._pair("capture")
+        self.inject = self._make(zmq.PUB)
         self.inject.bind("inproc://inject")
-        back_iopub.connect("inproc://inject")
-        back_iopub.connect(self.back.url("iopub_port"))
-        back_iopub.send(b"\x01")
-        capture, self.capture = self._pair("capture")
-
-        back_stdin = self._connect("stdin_port")
-        stdin_copy = make(zmq.PUB)
-        stdin_copy.bind("inproc://stdin")
-        self.stdin_tap = make(zmq.SUB)
+        self._stdin_copy = self._make(zmq.PUB)
+        self._stdin_copy.bind("inproc://stdin")
+        self.stdin_tap = self._make(zmq.SUB)
         self.stdin_tap.connect("inproc://stdin")
-        self.stdin_tap.subscribe(b"out")
-        front["stdin_port"].bind("inproc://answers")
-        self.answers = make(zmq.DEALER, AGENT_IDENT)
+        self.stdin_tap.subscribe(b"")
+        self._front["stdin_port"].bind("inproc://answers")
+        self.answers = self._make(zmq.DEALER, AGENT_IDENT)
         self.answers.connect("inproc://answers")
+        self._reach()
 
-        back_hb = make(zmq.DEALER)
-        back_hb.connect(self.back.url("hb_port"))
-
+    def _reach(self) -> None:
+        """Connect the back."""
+        iopub = self._back["iopub_port"] = self._make(zmq.XSUB)
+        self.iopub_link = iopub.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED)
+        iopub.connect("inproc://inject")
+        iopub.connect(self.back.url("iopub_port"))
+        iopub.send(b"\x01")
+        self._back["stdin_port"] = self._connect("stdin_port")
+        self._back["hb_port"] = self._make(zmq.DEALER)
+        self._back["hb_port"].connect(self.back.url("hb_port"))
         for channel, name in ((Channel.CONTROL, "control_port"), (Channel.SHELL, "shell_port")):
-            self.routes[channel] = (front[name], self._connect(name))
+            self.routes[channel] = (self._front[name], self._connect(name))
 
-        self._start("iopub", zmq.proxy, front["iopub_port"], back_iopub, capture)
-        self._start("stdin", _stdin_queue, front["stdin_port"], back_stdin, stdin_copy)
-        self._start("heartbeat", zmq.proxy, front["hb_port"], back_hb)
+    def reach_instead(self, back: Connection) -> None:
+        """The child is to be found elsewhere. Only before :meth:`start`: what was sent to the front stays there."""
+        self._back["iopub_port"].disable_monitor()
+        self.iopub_link.close()
+        for socket in (*self._back.values(), *(back for _, back in self.routes.values())):
+            socket.close()
+        self.back = back
+        self._reach()
+
+    def start(self) -> None:
+        """Start the threads: from now on what is said on iopub, stdin and heartbeat passes."""
+        front, back = self._front, self._back
+        self._run("iopub", zmq.proxy, front["iopub_port"], back["iopub_port"], self._capture)
+        self._run("stdin", self._pass_stdin, front["stdin_port"], back["stdin_port"], self._stdin_copy)
+        self._run("heartbeat", zmq.proxy, front["hb_port"], back["hb_port"])
 
     def renew(self) -> None:
         """Another child follows: what still waits on shell and control for the one before it is dropped."""
@@ -146,7 +169,9 @@ class Channels:
 
     def close(self) -> None:
         """Let what was sent leave (at most LINGER_MS), then end the threads and free the ports."""
-        ours = (self.inject, self.capture, self.stdin_tap, self.answers, self.iopub_link)
+        ours = [self.inject, self.capture, self.stdin_tap, self.answers, self.iopub_link]
+        if not self._threads:
+            ours += [*self._front.values(), *self._back.values(), self._capture, self._stdin_copy]
         for socket in chain(*self.routes.values(), ours):
             socket.close()
         self.context.term()  # wakes the threads, which close their sockets; waits for the last frames
@@ -205,7 +230,7 @@ class Channels:
                 return
         raise SetupError(f"{url} is taken by another process", "start the kernel again: it gets other ports")
 
-    def _start(self, name: str, device: Callable[..., object], *sockets: zmq.Socket[bytes]) -> None:
+    def _run(self, name: str, device: Callable[..., object], *sockets: zmq.Socket[bytes]) -> None:
         def run() -> None:
             try:
                 device(*sockets)
@@ -219,9 +244,24 @@ class Channels:
         thread.start()
         self._threads.append(thread)
 
-
-def _stdin_queue(front: zmq.Socket[bytes], back: zmq.Socket[bytes], copy: zmq.Socket[bytes]) -> None:
-    monitored_queue(front, back, copy, b"in", b"out")
+    def _pass_stdin(self, front: zmq.Socket[bytes], back: zmq.Socket[bytes], copy: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(front, zmq.POLLIN)
+        poller.register(back, zmq.POLLIN)
+        pause = threading.Event()
+        while True:
+            ready = dict(poller.poll())
+            if back in ready:
+                for frames in receive(back):
+                    asked = self._address(Channel.STDIN, frames)
+                    if asked[0] == DELIMITER:
+                        pause.wait(NOTED_S)
+                        asked = self._address(Channel.STDIN, frames)
+                    front.send_multipart(asked)
+                    copy.send_multipart(asked)
+            if front in ready:
+                for frames in receive(front):
+                    back.send_multipart(frames)
 
 
 def receive(socket: zmq.Socket[bytes], limit: int = _BATCH) -> list[list[bytes]]:

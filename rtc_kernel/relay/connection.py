@@ -76,11 +76,13 @@ class Connection:
         return Connection(self.path, {**self.info, **ports})
 
     def write(self) -> None:
-        """Write the file, readable by its owner only."""
+        """Write the file, readable by its owner only; whole, because who waits for it reads it at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(self.info, file, indent=2)
+        fresh.replace(self.path)
 
 
 def read(path: Path) -> Connection:
@@ -119,6 +121,15 @@ def for_child(front: Connection, *, ipc: bool, ports: dict[str, int] | None = No
     child = Connection(directory / front.path.name, info)
     child.write()
     return child
+
+
+def over_tcp(child: Connection, ports: dict[str, int]) -> Connection:
+    """The child's connection, which was ipc, in the same file over loopback TCP. Nobody listens at it any more."""
+    for file in child.path.parent.glob("k-*"):
+        file.unlink(missing_ok=True)
+    other = Connection(child.path, {**child.info, "transport": "tcp", "ip": "127.0.0.1", **ports})
+    other.write()
+    return other
 
 
 def _private_directory() -> Path:

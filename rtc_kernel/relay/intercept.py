@@ -16,14 +16,18 @@ What is of no interest costs one look at the header and goes on as the same fram
 * kernel_info_request on the main shell while code runs there, which is what every frontend asks when it attaches: it
   is answered with what the child said last, because the child would answer behind the code. The agent's own goes
   on: it asks in order to learn that the child is through with all before it;
-* interrupt_request, where the child's own way (it signals its process group only if it leads one) would not
-  reach the processes that a cell has started.
+* interrupt_request, where the child's own way (a kernel of ipykernel's signals its process group only if it leads
+  one) would not reach the processes that a cell has started. Other kernels do with it what they do without us.
 
 A frontend sees ``busy`` and ``idle`` around each of them, as from any kernel; and because an idle would make it
 believe that the kernel is free, the running request's ``busy`` is published again behind it.
 
 A child that is replaced by another one takes with it what it has not answered: those execute_requests are answered
 ``aborted`` in its place, so that no client waits for what cannot come.
+
+Some kernels (Deno's is one) answer the connection and leave away the routing frames that they were sent, which name
+the client. Alone they can: each client has a connection. Here all have one, so what they leave away is put in front
+again, by the request that is answered.
 """
 
 from __future__ import annotations
@@ -50,9 +54,14 @@ COMMENTS: dict[str, str] = dict.fromkeys(
 REPLY_GRACE_S = 1.0
 """How long after idle a reply may still come, and after a reply its idle: they travel on different sockets. Seconds."""
 
+ENVELOPES_COUNT = 10_000
+"""Of so many requests at most it is kept in mind who sent them, until the child shows that it says so itself."""
+
 _MAGIC_LINE = re.compile(r"^[ \t]*\?{0,2}%rtc(?=[\s?]|$)")
 _MAGIC_HINT = b"%rtc"
 _INFO_REQUEST, _INFO_REPLY = b"kernel_info_request", b"kernel_info_reply"
+_OF_IPYKERNEL = re.compile(rb"kernel\.[0-9a-f-]+\.status")
+"""The topic of a status of each kernel that is made with ipykernel, in whatever language."""
 
 
 # --- commands ------------------------------------------------------------------------------------------------
@@ -92,10 +101,11 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class AskAgent:
-    """Ask the agent; :meth:`Intercept.receive_answer` brings the answer."""
+    """Ask the agent; :meth:`Intercept.receive_answer` brings the answer. Behind ``deadline`` nobody waits for it."""
 
     ask_id: int
     info: Json
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +180,7 @@ class Intercept:
         codec: the kernel's key.
         agent: there is one: it may answer ``%rtc`` lines, and have the child restarted.
         magics: answer ``%rtc`` lines, where there is an agent.
-        take_interrupt: answer interrupt_request by :class:`Interrupt`.
+        take_interrupt: answer interrupt_request by :class:`Interrupt`, if the child is one of ipykernel's.
         magic_timeout_s: how long the agent may take.
         language: the kernelspec's.
     """
@@ -189,7 +199,8 @@ class Intercept:
         self.comment = COMMENTS.get(language.lower(), "")
         self.agent = agent
         self.magics = magics and agent
-        self.take_interrupt = take_interrupt
+        self.is_ipykernel: bool | None = None  # made with ipykernel; null: it has not said a status yet
+        self._take_interrupt = take_interrupt
         self.magic_timeout_s = magic_timeout_s
         self.session = ""  # the child's; what we emit must carry it
         self.username = "username"
@@ -204,6 +215,8 @@ class Intercept:
         self._asking: _Asking | None = None
         self._asides: dict[int, _Aside] = {}
         self._ask_id = 0
+        self._envelopes: dict[Channel, dict[str, tuple[bytes, ...]]] = {Channel.SHELL: {}, Channel.CONTROL: {}}
+        # by msg_id, who sent it; no more of a channel on which the child has shown that it gives that back
 
     def __repr__(self) -> str:
         return (
@@ -217,7 +230,7 @@ class Intercept:
         """Whether a message from a frontend goes on unchanged and at once, told without reading it. Then send it,
         and give it to :meth:`receive_front` with ``sent=True``. What this does not know goes the longer way."""
         if channel is Channel.CONTROL:
-            return not self.take_interrupt or not any(b"interrupt_request" in frame for frame in frames)
+            return not self.takes_interrupt or not any(b"interrupt_request" in frame for frame in frames)
         if self._held or self._asking is not None:
             return False
         if self._knows_info and any(_INFO_REQUEST in frame for frame in frames):
@@ -239,9 +252,10 @@ class Intercept:
         except RemoteError:
             return to_child  # the child drops it, as it does without us
         msg_type = header.get("msg_type")
+        self._note_envelope(channel, header, parts.idents)
         if channel is Channel.CONTROL:
-            if msg_type == "interrupt_request" and self.take_interrupt and self.codec.verify(parts):
-                return self._take_interrupt(parts)
+            if msg_type == "interrupt_request" and self.takes_interrupt and self.codec.verify(parts):
+                return self._answer_interrupt(parts)
             return passed
         if msg_type in ("comm_open", "comm_msg", "comm_close"):
             if self._is_ours(str(msg_type), parts):
@@ -286,6 +300,33 @@ class Intercept:
         except RemoteError:
             return []
         return commands
+
+    def address(self, channel: Channel, frames: list[bytes]) -> list[bytes]:
+        """What the child says on shell, control or stdin, addressed to the client that it is for: these frames, unless
+        the child leaves that away. Of stdin another thread may ask."""
+        noted = self._envelopes.get(Channel.SHELL if channel is Channel.STDIN else channel)
+        if noted is None:
+            return frames
+        if frames[0] != DELIMITER:
+            if channel is not Channel.STDIN:
+                del self._envelopes[channel]
+            return frames
+        try:
+            msg_id = str(parse(split(frames).parent).get("msg_id"))
+        except RemoteError:
+            return frames
+        take = noted.get if channel is Channel.STDIN else noted.pop  # an execution asks, and is answered later
+        return [*take(msg_id, ()), *frames]
+
+    def receive_status_topic(self, topic: bytes) -> None:
+        """The topic of a status that was published: the child's tells what it is made with."""
+        if self.is_ipykernel is None and not topic.startswith(b"rtc."):
+            self.is_ipykernel = _OF_IPYKERNEL.fullmatch(topic) is not None
+
+    @property
+    def takes_interrupt(self) -> bool:
+        """Whether an interrupt_request is ours to answer."""
+        return self._take_interrupt and self.is_ipykernel is not False
 
     def receive_answer(self, ask_id: int, info: Json, now: float) -> list[Command]:
         """The agent's :class:`link.Answer`. One that comes too late is dropped."""
@@ -353,6 +394,8 @@ class Intercept:
         for aside in self._asides.values():
             commands += self._answer_aside(aside, {})
         self._asides.clear()
+        for noted in self._envelopes.values():
+            noted.clear()
         self.session = ""
         self.execution_count = 0
         self._info = b""
@@ -379,6 +422,7 @@ class Intercept:
     def request(self, msg_type: str, content: Json) -> ToChild:
         """A request of our own to the child, on control. Its reply reaches nobody but the tap."""
         header = new_header(msg_type, session=AGENT_IDENT.decode(), username=self.username)
+        self._note_envelope(Channel.CONTROL, header, (AGENT_IDENT,))
         return ToChild(Channel.CONTROL, self.codec.write(header, content, idents=[AGENT_IDENT]))
 
     def learn(self, header: Json) -> None:
@@ -415,7 +459,7 @@ class Intercept:
         if not rest and not content.get("silent"):
             entered = {"code": content["code"], "execution_count": max(1, self.execution_count)}
             commands.append(Publish(self._message("execute_input", entered, parts.header)))
-        return [*commands, AskAgent(self._ask_id, info)]
+        return [*commands, AskAgent(self._ask_id, info, self._asking.deadline)]
 
     def _finish(self, asking: _Asking, info: Json, now: float) -> list[Command]:
         """Publish a block's outputs; then run the rest of its cell, or answer for it."""
@@ -518,8 +562,9 @@ class Intercept:
             return None
         self._ask_id += 1
         kind = msg_type.removesuffix("_request")
-        self._asides[self._ask_id] = _Aside(parts, f"{kind}_reply", now + self.magic_timeout_s)
-        return [AskAgent(self._ask_id, {"kind": kind, "code": code, "cursor_pos": at})]
+        deadline = now + self.magic_timeout_s
+        self._asides[self._ask_id] = _Aside(parts, f"{kind}_reply", deadline)
+        return [AskAgent(self._ask_id, {"kind": kind, "code": code, "cursor_pos": at}, deadline)]
 
     def _answer_aside(self, aside: _Aside, info: Json) -> list[Command]:
         empty: dict[str, Any] = {
@@ -529,7 +574,7 @@ class Intercept:
         reply = info.get("reply") or empty[aside.reply_type]
         return self._around(aside.parts, self._reply(aside.reply_type, reply, aside.parts))
 
-    def _take_interrupt(self, parts: Parts) -> list[Command]:
+    def _answer_interrupt(self, parts: Parts) -> list[Command]:
         reply = self._reply("interrupt_reply", {"status": "ok"}, parts, Channel.CONTROL)
         return [
             Interrupt(),
@@ -573,6 +618,14 @@ class Intercept:
         if msg_type == "comm_close":
             self.comms.discard(comm)
         return True
+
+    def _note_envelope(self, channel: Channel, header: Json, idents: tuple[bytes, ...]) -> None:
+        noted = self._envelopes.get(channel)
+        if noted is None:
+            return
+        noted.setdefault(str(header.get("msg_id")), idents)
+        if len(noted) > ENVELOPES_COUNT:
+            del noted[next(iter(noted))]
 
     # --- messages ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..errors import SetupError
 from . import connection as connections
+from . import transport as transports
 from .child import GROUP_SIGNALS, WINDOWS, Child, ChildSpec, find_spec
 from .connection import Connection
 
@@ -132,6 +133,8 @@ class Launch:
         display_name: under which a frontend shows us.
         configured: the settings, where a configuration file made us read them already.
         wakeup: becomes readable when a signal came; each byte is a signal's number.
+        ipc: the child is spoken to over ipc, and not over loopback TCP.
+        instead: why it is TCP, where ipc was wanted.
         held_ports: keep the child's ports from others, as long as we live: it may be started again.
     """
 
@@ -147,25 +150,46 @@ class Launch:
         if handed:  # the kernelspec that was chosen is the child's own
             self.display_name = self.spec.display_name
         self.held_ports: list[socket.socket] = []
+        self.ipc, self.instead = False, ""
         self.back, self.child = self._prepare()
         self.wakeup, self._wakeup_writer = socket.socketpair()
 
     def _prepare(self) -> tuple[Connection, Child]:
         transport = _quick_setting(self.options, "transport") or "auto"
-        known = (_quick_setting(self.options, "ipc_kernels") or "ipykernel_launcher,ipykernel,bash_kernel").split(",")
+        known, words = list(transports.IPC_KERNELS), _quick_setting(self.options, "ipc_kernels")
+        if words is not None:
+            with contextlib.suppress(ValueError):  # whoever reads all settings says that this one is broken
+                known = transports.parse_words(words)
         if self.configured is not None:
             transport, known = self.configured.transport, list(self.configured.ipc_kernels)
-        # A kernel's iopub keeps 1000 messages and what the socket's buffer holds, and drops the rest without a word.
-        # A Unix socket holds 208 KiB, TCP several MiB: over ipc a relay that gets no processor for 200 ms loses
-        # lines that a bare kernel's client gets. So ipc is for fronts that are not plain TCP themselves.
-        wanted = transport == "ipc" or (transport == "auto" and not self.front.is_plain_tcp)
-        ipc = wanted and (transport == "ipc" or self.spec.speaks_ipc(known)) and not WINDOWS
-        ports: dict[str, int] = {}
-        if not ipc:
-            taken = {self.front.info.get(name) for name in connections.PORT_NAMES}
-            self.held_ports, ports = _free_ports(taken)
-        back = connections.for_child(self.front, ipc=ipc, ports=ports)
+        self.ipc = transports.wants_ipc(transport.lower(), self.front, self.spec, known)
+        if self.ipc and transports.failed_before(self.spec):
+            self.ipc, self.instead = False, "it did not do ipc when it was tried"
+        back = connections.for_child(self.front, ipc=self.ipc, ports={} if self.ipc else self._hold_ports())
         return back, Child(self.spec, back.path, self.options.child_arguments)
+
+    def _hold_ports(self) -> dict[str, int]:
+        taken = {self.front.info.get(name) for name in connections.PORT_NAMES}
+        self.held_ports, ports = _free_ports(taken)
+        return ports
+
+    def fall_back(self, why: str) -> None:
+        """The child is gone, and was not there over ipc: in its connection file there is loopback TCP from now on.
+
+        Args:
+            why: what was seen of it, to go on behind the kernel's name.
+        """
+        print(
+            f"rtc_kernel: kernel {self.spec.name!r} {why}; it is started again over loopback TCP"
+            " (docs/settings.md, transport)",
+            file=sys.stderr,
+        )
+        self.ipc, self.instead = False, f"it {why}"
+        self.back = connections.over_tcp(self.back, self._hold_ports())
+
+    def note_fallen_back(self) -> None:
+        """The child is there, over TCP: its next start need not try ipc."""
+        transports.note_failure(self.spec)
 
     def start(self) -> None:
         """Start the child.

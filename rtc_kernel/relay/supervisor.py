@@ -38,6 +38,9 @@ PROGRAM = (sys.executable, *(("-P",) if sys.flags.safe_path else ()), "-m", "rtc
 STEADY_S = 30.0
 """An agent that lived this long has earned a fresh start of the pauses."""
 
+_Waiting = tuple[float, bytes]
+"""A record, and until when it waits for an agent (monotonic seconds); 0: for the one that there is."""
+
 
 class Supervisor:
     """Keeps the agent alive and the link to it full.
@@ -58,7 +61,8 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._decoder = link.Decoder()
-        self._unnumbered: deque[bytes] = deque()  # behind what was tapped before them; lost with the agent
+        self._unnumbered: deque[_Waiting] = deque()  # behind what was tapped before them
+        self._leaving: list[_Waiting] = []  # those of them in ``_partial`` while nothing of that was sent
         self._partial = memoryview(b"")
         self._start_at: float | None = 0.0  # when to start the next agent (monotonic seconds)
         self._started_at = 0.0
@@ -81,7 +85,7 @@ class Supervisor:
     @property
     def pending(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._partial or self._unnumbered or (self.ready and self.spool.pending))
+        return bool(self._partial or (self.ready and (self._unnumbered or self.spool.pending)))
 
     @property
     def deadline(self) -> float | None:
@@ -97,18 +101,27 @@ class Supervisor:
         self._start()
         return True
 
-    def say(self, record: link.Record) -> None:
-        """Send a record that is not part of the history, behind what was tapped before; dropped without an agent."""
-        if self._socket is not None:
-            self._unnumbered.append(link.encode(record))
+    def say(self, record: link.Record, until: float = 0.0) -> None:
+        """Send a record that is not part of the history, behind what was tapped before. It is dropped without an agent,
+        and lost with it; one with ``until`` (monotonic seconds) waits so long for an agent to whom it can be sent."""
+        if self._socket is not None or until:
+            self._unnumbered.append((until, link.encode(record)))
+
+    def recall(self) -> None:
+        """What waits for an agent to whom it can be sent is not to be sent any more."""
+        self._unnumbered = deque(one for one in self._unnumbered if not one[0])
 
     def write(self, now: float) -> None:
-        """Send as much as the agent takes, without waiting."""
+        """Send as much as the agent takes, without waiting. Before it is ready that is our hello alone: who asks it
+        something asks of what was tapped before."""
         while self._socket is not None:
             if not self._partial:
-                data = self.spool.read(CHUNK_BYTES) if self.ready else b""
-                if not (self.ready and self.spool.pending):
-                    data += b"".join(self._unnumbered)
+                if not self.ready:
+                    return
+                data = self.spool.read(CHUNK_BYTES)
+                if not self.spool.pending:
+                    self._leaving = [(until, record) for until, record in self._unnumbered if not 0 < until <= now]
+                    data += b"".join(record for _, record in self._leaving)
                     self._unnumbered.clear()
                 if not data:
                     return
@@ -121,6 +134,7 @@ class Supervisor:
                 self._lost(now)
                 return
             self._partial = self._partial[sent:]
+            self._leaving.clear()  # who gets a part of it may have got all
 
     def read(self, now: float) -> list[link.Record]:
         """What the agent has said, without waiting. Readiness and acknowledgements are dealt with here."""
@@ -183,8 +197,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             end.setblocking(True)
             end.settimeout(timeout_s)
-            rest = self.spool.read(1 << 62) if self.ready else b""
-            rest += b"".join(self._unnumbered)
+            rest = self.spool.read(1 << 62) + b"".join(record for _, record in self._unnumbered) if self.ready else b""
             end.sendall(bytes(self._partial) + rest)
             end.shutdown(socket.SHUT_WR)
         try:
@@ -225,10 +238,8 @@ class Supervisor:
         ours.setblocking(False)
         self._socket = ours
         self._decoder = link.Decoder()
-        self._unnumbered.clear()
-        self._partial = memoryview(b"")
         self.starts_count += 1
-        self.say(link.Hello(self._hello()))
+        self._partial = memoryview(link.encode(link.Hello(self._hello())))
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         argv = [*PROGRAM, "--link"]
@@ -259,7 +270,8 @@ class Supervisor:
                 self._process.kill()
             self._process.wait()
             self._process = None
-        self._unnumbered.clear()
+        self._unnumbered = deque(one for one in (*self._leaving, *self._unnumbered) if one[0])
+        self._leaving = []
         self._partial = memoryview(b"")
         self._after_loss(now)
 

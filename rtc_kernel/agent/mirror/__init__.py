@@ -163,7 +163,8 @@ class Mirror:
         if way is Way.TO_FRONT:
             if kind == "execute_reply":
                 return self._executions.receive_reply(message, at, self._limits)
-            return self._executions.receive_sound(message.parent_id, at, is_reply=True)
+            changes = self._life.receive_info(at) if kind == "kernel_info_reply" else []
+            return [*changes, *self._executions.receive_sound(message.parent_id, at, is_reply=True)]
         if kind == "execute_request":
             return self._executions.receive_request(message, at, self._life.generation)
         if kind in COMM_TYPES:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
 
-from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, Request, advance
+from ...tables import END_STATES, Change, ExecutionState, Json, PutExecution, PutKernel, Request, advance
 from ...wire import Message
 from .outputs import Outputs
 from .values import Limits, bound, clean_text, cut, get_count, get_text
@@ -143,7 +143,8 @@ class Executions:
 
     def __init__(self, kernel: str, notebook: str | None, next_seq: int) -> None:
         self.kernel = kernel
-        self.notebook = notebook
+        self._given = notebook
+        self._told: str | None = None  # by a cell, where nobody has given one
         self.next_seq = next_seq
         self._open: dict[str, Run] = {}
         self._ended: dict[str, Run] = {}
@@ -156,6 +157,11 @@ class Executions:
 
     def __repr__(self) -> str:
         return f"<Executions {len(self._open)} open, {len(self._ended)} ended, next seq {self.next_seq}>"
+
+    @property
+    def notebook(self) -> str | None:
+        """The path of the notebook that the kernel was started for, or else that its cells say they are of."""
+        return self._given or self._told
 
     def has_open_before(self, msg_id: str) -> bool:
         """Whether a run with a smaller ``seq`` than this one is open; of a run that is not open: whether any is."""
@@ -185,6 +191,7 @@ class Executions:
         run = self.get(msg_id)
         if run is not None and run.seen:
             return []
+        learned = self._learn_notebook(message)
         code = get_text(message.content, "code")
         if run is None:
             run = self._add(msg_id, get_text(message.header, "subshell_id"), code)
@@ -203,7 +210,16 @@ class Executions:
             submitted_by=get_text(message.header, "username") if run.of_row else self._name(msg_id, message.header),
             client=get_text(message.header, "session"),
         )
-        return [PutExecution(msg_id, columns)]
+        return [*learned, PutExecution(msg_id, columns)]
+
+    def _learn_notebook(self, message: Message) -> list[Change]:
+        """VS Code does not say at the start of a kernel which notebook it is for; the cells do, under another name
+        once it was saved under one."""
+        path = notebook_of(get_text(message.metadata, "cellId"))
+        if self._given is not None or path is None or path == self._told or message.metadata.get("rtc_request"):
+            return []
+        self._told = path
+        return [PutKernel(self.kernel, {"notebook": path})]
 
     def record(self, msg_id: str, request: Request, state: ExecutionState, at: float, generation: int) -> list[Change]:
         """A row for a request that never went to the kernel: it ends where it begins."""
@@ -479,7 +495,7 @@ class Executions:
             return []
         error: Json | None = None
         match run.reply:
-            case "aborted" | "abort" if run.state is _RUNNING:
+            case "aborted" if run.state is _RUNNING:
                 state = ExecutionState.LOST  # said in the place of a kernel that went while it ran
             case "aborted" | "abort":
                 state = ExecutionState.ABORTED
@@ -508,7 +524,8 @@ class Executions:
         """JSON-ready; the inverse is :meth:`restore`."""
         return {
             "kernel": self.kernel,
-            "notebook": self.notebook,
+            "notebook": self._given,
+            "told": self._told,
             "next_seq": self.next_seq,
             "runs": [run.state_json() for run in (*self._open.values(), *self._ended.values())],
             "clients": list(self._clients),
@@ -526,6 +543,7 @@ class Executions:
         executions._clients = dict.fromkeys(state["clients"])
         executions._silent = dict.fromkeys(state["silent"])
         executions._marked = dict.fromkeys(state["marked"])
+        executions._told = state.get("told")
         executions._names = dict(state.get("names", {}))  # an agent before it had none
         return executions
 

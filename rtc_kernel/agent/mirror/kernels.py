@@ -57,6 +57,11 @@ class KernelLife:
             case _:
                 return [], False
 
+    def receive_info(self, at: float) -> list[Change]:
+        """A kernel_info_reply on shell: it has started, also where its first idle was said before anybody could hear
+        it. (What xeus says when it has been connected to, and before it has seen the subscription, is lost.)"""
+        return self._move(KernelState.IDLE, at) if self.state is KernelState.STARTING else []
+
     def receive_child(self, child: Child) -> tuple[list[Change], bool]:
         """A turn in the process's life.
 
