@@ -27,10 +27,11 @@ except KeyboardInterrupt: pass
 
 def attach(plan: Plan) -> list[Line]:
     """A kernel that prints is attached to: until a peer has its whole row, and the first output; then ``pass`` on a
-    kernel that is attached to, against one that is not, in turns."""
+    kernel that is attached to, against one that is not, in turns; which one that is changes with the rounds."""
     mirrored, command, trips = Rounds(), Rounds(), Rounds()
-    with running(BARE) as kernel, running(BARE) as other:
-        for index in range(plan.rounds_or(5)):
+    with running(BARE) as one, running(BARE) as two:
+        for index in range(plan.rounds_or(6)):
+            kernel, other = (one, two) if index % 2 == 0 else (two, one)  # no two processes are equally fast
             plan.tell(f"round {index + 1}, coming")
             kernel.client.execute(TICKS)
             began = time.time()

@@ -27,6 +27,7 @@ from .executing import FLOOD
 from .figures import Compare, Line, Plan, Rounds, p95, percentile
 from .kernels import RTC, Kernel, running, settle, wait_until
 from .observers import observing, peer, room
+from .ports import free_ports
 
 FOLLOWERS = 200
 LOCAL, FAR = "local", "far"
@@ -61,7 +62,7 @@ def relaying() -> Iterator[Relay]:
     tokens = {
         one: {"name": one[:4], "role": role, "rooms": ROOM} for one, role in ((publish, "publish"), (view, "view"))
     }
-    port = free_ports()
+    port, _ = free_ports(2)
     with TemporaryDirectory() as home:
         path = Path(home) / "tokens.json"
         path.write_text(json.dumps(tokens))
@@ -183,15 +184,6 @@ def set_for_now(environment: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def free_ports() -> int:
-    """The first of two ports that are free, side by side."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
-                return port
 
 
 def is_up(port: int) -> bool:

@@ -371,6 +371,38 @@ def split_update(data: bytes) -> list[Piece]:
     return pieces
 
 
+def cut_update(data: bytes, most_bytes: int) -> list[bytes]:
+    """An update (version 1 encoding) as several that say the same together, applied in this order; the last has the
+    deletions alone.
+
+    Args:
+        most_bytes: of the structs of each; a struct that is larger is not cut.
+
+    Raises:
+        RemoteError: the bytes are not an update.
+    """
+    reader = Reader(data)
+    pieces: list[bytes] = []
+    for _ in range(_count(reader, 3)):
+        count, client, first = _count(reader, 1), reader.uint(), reader.uint()
+        clock, taken, start = first, 0, reader.at
+        for _ in range(count):
+            at, info = reader.at, reader.byte()
+            length = reader.uint() if info & 31 == 10 else _struct_length(reader, info, [])
+            if taken and reader.at - start > most_bytes:
+                pieces.append(_structs(taken, client, first) + data[start:at] + b"\x00")
+                first, taken, start = clock, 0, at
+            clock, taken = clock + length, taken + 1
+        if taken:
+            pieces.append(_structs(taken, client, first) + data[start : reader.at] + b"\x00")
+    return [*pieces, b"\x00" + data[reader.at :]]
+
+
+def _structs(count: int, client: int, clock: int) -> bytes:
+    """How an update of one client's structs begins."""
+    return b"\x01" + write_uint(count) + write_uint(client) + write_uint(clock)
+
+
 def _struct_length(
     reader: Reader, info: int, keys: list[tuple[str, str]], needs: list[tuple[int, int]] | None = None
 ) -> int:

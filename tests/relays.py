@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from conftest import wait_until
+from kernels import Gate
 from tools import node_lacks
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from benchmarks.ports import free_ports
 from rtc_kernel import hocuspocus, yproto
 
 RELAY = Path(__file__).parent.parent / "examples" / "relay"
@@ -38,16 +43,11 @@ TOKENS = {
 }
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class Relay:
     """One instance of Hocuspocus, which may be killed and started again at the same place."""
 
     def __init__(self, home: Path, redis_port: int | None = None) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.url = f"ws://127.0.0.1:{self.port}"
         self._tokens = home / "tokens.json"
         self._tokens.write_text(json.dumps(TOKENS))
@@ -90,7 +90,7 @@ def hocuspocus_relay(home: Path, redis_port: int | None = None) -> Iterator[Rela
 @contextmanager
 def redis(home: Path) -> Iterator[int]:
     """A Redis of our own; its port."""
-    port = free_port()
+    (port,) = free_ports(1)
     argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with (home / "redis.log").open("wb") as log, subprocess.Popen([*argv, "--dir", str(home)], stdout=log) as process:
 
@@ -105,6 +105,32 @@ def redis(home: Path) -> Iterator[int]:
             yield port
         finally:
             process.terminate()
+
+
+class HeadlessRun:
+    """``jupyter rtc run`` of a notebook that is published in a room; its last cell waits for a file."""
+
+    def __init__(self, home: Path, name: str, link: str, *codes: str) -> None:
+        self.gate = Gate(home / f"{name}.gate")
+        last = f"{self.gate.code}print({name!r}, 'ends')"
+        cells = [nbformat.v4.new_code_cell(code) for code in (*codes, last)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), home / f"{name}.ipynb")
+        url, _, room = link.rpartition("/")
+        argv = [sys.executable, "-m", "rtc_kernel.cli", "run", f"{name}.ipynb", "--relay", url, "--room", room]
+        env = {**os.environ, "RTC_KERNEL_RELAY_TOKEN": PUBLISH}
+        self.process = subprocess.Popen(argv, cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def finish(self) -> None:
+        """Let it run to its end."""
+        self.gate.open()
+        assert self.process.wait(60) == 0
+
+    def end(self) -> None:
+        """Whatever it does."""
+        self.gate.open()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
 
 
 # --- a relay that behaves as it is told -------------------------------------------------------------------------

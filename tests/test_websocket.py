@@ -1,6 +1,7 @@
 """The side socket over real sockets: who gets in, what they are sent, how they are closed."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -17,10 +18,12 @@ import pytest
 import trustme
 from pycrdt import Doc, Map, Provider
 from serving import KERNEL, Follower, SmallBackend, Socket, eventually, serving
-from tornado.httpclient import HTTPClientError
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClosedError, websocket_connect
 
 from rtc_kernel import schema, yproto
 from rtc_kernel.agent.serve.access import Role
+from rtc_kernel.agent.serve.passage import Passage
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.client import Address, call
 from rtc_kernel.config import RTCKernel
@@ -62,7 +65,8 @@ class Channel:
         return await self.__anext__()
 
     async def send(self, message):
-        await self.connection.write_message(message, binary=True)
+        with contextlib.suppress(WebSocketClosedError):  # its echo of the last update may come behind the end
+            await self.connection.write_message(message, binary=True)
 
 
 def same(doc, server):
@@ -227,6 +231,71 @@ async def test_our_own_origin_and_configured_ones_may_connect():
         preflight = await server.fetch("/api/share", None, "OPTIONS", Origin="https://hub.example")
         assert preflight.code == 204
         assert "Access-Control-Allow-Origin" not in (await server.fetch("/api/health")).headers
+
+
+@on_loop
+async def test_the_server_that_passes_requests_on_is_known_by_its_name_and_no_other():
+    async with serving(passage=Passage("https://hub.example/user/ada/", is_sure=True)) as server:
+        shared = json.loads((await server.fetch("/api/share", "own", "POST", {})).body)
+        assert shared["proxied_url"] == f"https://hub.example/user/ada/proxy/{server.port}/?token={shared['token']}"
+        for headers in (
+            {"Host": "hub.example"},
+            {"Host": "hub.example", "Origin": "https://hub.example"},
+            {"Origin": "https://HUB.example"},  # a proxy before it has changed the Host
+        ):
+            answer = await server.fetch("/api/health", **headers)
+            assert answer.code == 200
+            assert "Access-Control-Allow-Origin" not in answer.headers, "for its pages we are the same origin"
+        for headers in (
+            {"Host": "other.example"},
+            {"Host": "hub.example.evil.example"},
+            {"Host": "hub.example", "Origin": "https://other.example"},
+            {"Host": "hub.example", "Origin": "https://hub.example.evil.example"},
+            {"Origin": "https://hub.example:8443"},
+            {"Origin": "http://hub.example"},
+        ):
+            assert (await server.fetch("/api/health", **headers)).code == 403, headers
+    async with serving(passage=Passage("/user/ada/", is_sure=True)) as server:
+        shared = json.loads((await server.fetch("/api/share", "own", "POST", {})).body)
+        assert shared["proxied_url"] == f"/user/ada/proxy/{server.port}/?token={shared['token']}"
+        assert (await server.fetch("/api/health", Host="hub.example")).code == 403
+
+
+@on_loop
+async def test_a_large_document_comes_in_messages_that_a_proxy_lets_through():
+    """jupyter-server-proxy has tornado's bound of 10 MiB."""
+    async with serving() as server:
+        for _ in range(12):
+            row = server.run_cell("ok")
+            for _ in range(16):
+                server.print_text(row, "x" * (1 << 16))
+        for host, is_whole in ((f"127.0.0.1:{server.port}", False), ("localhost:8888", True), ("localhost", True)):
+            request = HTTPRequest(
+                f"ws://127.0.0.1:{server.port}/rooms/{KERNEL}/state",
+                headers={"Authorization": f"Bearer {server.tokens['view']}", "Host": host},
+            )
+            connection = await websocket_connect(request)
+            follower = Follower(connection)
+            server.connections.append(connection)
+            await follower.send(yproto.step1(b"\x00"))
+            if not is_whole:
+                assert await follower.closed() is None
+                assert follower.messages == []
+                continue
+            while not any(isinstance(message, yproto.Step2) for message in follower.messages):
+                assert await follower.receive()
+            assert len(follower.messages) == 3, "two pieces and the deletions"
+            assert same(follower.doc, server)
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "is_secure"), [("https", True), ("https,http", True), ("http", False), ("http, https", False)]
+)
+@on_loop
+async def test_the_cookie_is_for_https_where_the_browser_speaks_that(forwarded, is_secure):
+    async with serving() as server:
+        answer = await server.fetch(f"/?token={server.tokens['view']}", None, X_Forwarded_Proto=forwarded)
+        assert ("Secure" in answer.headers["Set-Cookie"]) == is_secure
 
 
 @on_loop
@@ -649,7 +718,7 @@ async def test_an_owner_shares_and_the_link_works():
         shared = json.loads((await server.fetch("/api/share", "own", "POST", body)).body)
         assert set(shared) == {"name", "role", "token", "url", "proxied_url", "expires_at"}
         assert shared["url"] == f"http://127.0.0.1:{server.port}/?token={shared['token']}"
-        assert shared["proxied_url"] == f"/proxy/{server.port}/?token={shared['token']}"
+        assert shared["proxied_url"] is None
         await server.follow(shared["token"])
         (peer,) = json.loads((await server.fetch("/api/peers")).body)["peers"]
         assert (peer["name"], peer["role"], peer["state"]) == ("ada", "run", "following")

@@ -129,3 +129,38 @@ def test_an_update_of_many_is_split_by_who_wrote_it_and_joined_again_in_the_orde
 def test_any_bytes_are_split_or_a_remote_error(data):
     with suppress(RemoteError):
         yproto.split_update(data)
+    with suppress(RemoteError):
+        yproto.cut_update(data, 10)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=30) | uints | st.none()), max_size=30),
+    st.integers(0, 200),
+)
+def test_an_update_that_is_cut_says_the_same_in_pieces_of_that_size(steps, most_bytes):
+    docs = [Doc(), Doc()]
+    for at, (key, value) in enumerate(steps):
+        doc, other = docs[at % 2], docs[1 - at % 2]
+        rows = doc.get("rows", type=Map)
+        if value is None and key in rows:
+            del rows[key]
+        elif isinstance(value, str):
+            rows[key] = Array([value, {"é😀": [1.5, value]}])
+            rows[key].append("more")
+            doc.get("text", type=Text).insert(0, value)
+        else:
+            rows[key] = value
+        other.apply_update(doc.get_update(other.get_state()))
+    update = docs[0].get_update()
+    pieces = yproto.cut_update(update, most_bytes)
+    joined = Doc()
+    for piece in pieces:
+        coverage = yproto.read_coverage(piece)
+        assert (coverage.structs == ()) == (piece is pieces[-1]), "the last has the deletions"
+        joined.apply_update(piece)
+    assert yproto.read_state_vector(joined.get_state()) == yproto.read_state_vector(docs[0].get_state())
+    assert joined.get("rows", type=Map).to_py() == docs[0].get("rows", type=Map).to_py()
+    assert str(joined.get("text", type=Text)) == str(docs[0].get("text", type=Text))
+    assert len(yproto.cut_update(update, 1 << 30)) <= 1 + len(docs), "one of each client"
+    for piece in pieces[:-1]:  # client, clock and counts are no structs
+        assert piece[1] == 1 or len(piece) <= most_bytes + 20

@@ -134,7 +134,7 @@ class Tokens:
             raise SetupError("a token cannot expire then", "give a number of seconds, at most those of 366 days")
         if role is not Role.OWN and len(self._tokens) >= TOKENS_MAX:  # without the owner's there is no agent
             raise SetupError(f"{len(self._tokens)} tokens are in force", "withdraw some with %rtc unshare")
-        secret = secret or secrets.token_urlsafe(SECRET_BYTES)
+        secret = secret or new_secret()
         token = Token(name, role, hash_secret(secret), now, None if expires_s is None else now + expires_s)
         self._tokens[name] = token
         return secret, token
@@ -184,6 +184,13 @@ def parse_share(arguments: Mapping[str, Any], roles: Iterable[Role] = tuple(Role
     if expires_s is not None and (isinstance(expires_s, bool) or not isinstance(expires_s, int | float)):
         raise SetupError("expires_s is of the wrong type", "expires_s is a number of seconds, or null")
     return Role(role or Role.VIEW), name or "", expires_s
+
+
+def new_secret() -> str:
+    """One that a command line does not take for an option."""
+    while (secret := secrets.token_urlsafe(SECRET_BYTES)).startswith("-"):
+        pass
+    return secret
 
 
 def hash_secret(secret: str) -> str:

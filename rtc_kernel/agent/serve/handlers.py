@@ -10,7 +10,6 @@ A token is taken from, in this order: ``Authorization: Bearer``, the subprotocol
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import logging
 import math
@@ -19,8 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import asdict
-from functools import cache
-from importlib.resources import files
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -28,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from ... import __version__, schema
+from ... import __version__, page, schema
 from ...errors import SetupError
 from ...pieces import dumps, execution_json, gather, write_json
 from ...tables import Cell, Json, to_json
@@ -39,24 +36,6 @@ from .ranges import Range, read_range
 NOTEBOOK_BYTES = 64 << 20
 """How large the cells of a headless run may be."""
 
-PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self'; media-src 'self' data: blob:; connect-src 'self'; frame-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""Of the page. Styles may be inline, because outputs are styled (a table of pandas, a formula); scripts never."""
-FRAME_CSP = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'"
-)
-"""Of the frame in which an output's own scripts run: an origin of its own, and nobody to talk to."""
-WIDGETS_CSP = (
-    "sandbox allow-scripts; default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src data: blob:; font-src 'self' data:; media-src data: blob:; connect-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'self'"
-)
-"""Of the frame in which widgets are drawn: likewise, with our own scripts."""
 BLOB_CSP = "sandbox; default-src 'none'"
 PIECE_BYTES = 256 << 10
 """So much of a blob is in memory for one who asks for it."""
@@ -152,7 +131,7 @@ class Handler(RequestHandler):
         """Called by tornado before every method."""
         host, origin = self.request.headers.get("Host", ""), self.request.headers.get("Origin")
         if not self.server.allows_host(host):
-            raise ProblemError(403, "this Host is not ours", "use the address of the link, or set allow_origins")
+            raise ProblemError(403, "this Host is not ours", "use the address of the link, or set public_url")
         if origin is not None and not self.is_public:
             if not self.server.allows_origin(origin, host):
                 raise ProblemError(403, "this Origin may not connect", "name it in the setting allow_origins")
@@ -265,7 +244,7 @@ class Handler(RequestHandler):
 class PageHandler(Handler):
     """The viewer's files. They hold no data; what the page shows it asks for with the cookie."""
 
-    csp = PAGE_CSP
+    csp = page.PAGE_CSP
 
     @property
     def is_public(self) -> bool:
@@ -281,26 +260,19 @@ class PageHandler(Handler):
         secret = self.get_query_argument("token", None)
         if secret is not None:
             if self.server.verify(secret) is not None:
-                secure = "https" in (self.request.protocol, self.request.headers.get("X-Forwarded-Proto"))
+                # of a chain of proxies the first was spoken to by the browser
+                forwarded = self.request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
+                secure = "https" in (self.request.protocol, forwarded)
                 self.set_cookie(self.server.cookie, secret, path="", httponly=True, samesite="Strict", secure=secure)
             self.redirect("./")
             return
         name = name or "index.html"
-        data = _page_file(name)
-        media_type = _PAGE_TYPES.get(name.rpartition(".")[2])
-        if data is None or media_type is None:
+        found = page.find(name, shrink="gzip" in self.request.headers.get("Accept-Encoding", ""))
+        if found is None:
             raise ProblemError(404, "there is nothing here", "docs/protocol.md lists what can be asked for")
-        self.set_header("Content-Type", media_type)
-        self.set_header("Content-Security-Policy", _PAGE_CSPS.get(name, PAGE_CSP))
-        self.set_header("Cache-Control", "no-cache")
-        if name.startswith("assets/"):  # the name has a digest of the file; a frame of an opaque origin loads it too
-            self.set_header("Cache-Control", "public, max-age=31536000, immutable")
-            self.set_header("Access-Control-Allow-Origin", "*")
-        if media_type in _SHRINKING and "gzip" in self.request.headers.get("Accept-Encoding", ""):
-            self.set_header("Content-Encoding", "gzip")
-            self.set_header("Vary", "Accept-Encoding")
-            data = _page_gzip(name)
-        self.finish(data)
+        for header, value in found.headers.items():
+            self.set_header(header, value)
+        self.finish(found.data)
 
 
 class HealthHandler(Handler):
@@ -593,26 +565,3 @@ ROUTES: list[tuple[str, type[RequestHandler]]] = [
     (r"/api/clear", ClearHandler),
     (r"/api/prune", PruneHandler),
 ]
-
-
-_PAGE_TYPES = {
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "txt": "text/plain; charset=utf-8",
-    "svg": "image/svg+xml",
-    "woff2": "font/woff2",
-}
-"""By the end of a file's name; a file of another kind is not served."""
-_PAGE_CSPS = {"frame.html": FRAME_CSP, "widgets.html": WIDGETS_CSP}
-_SHRINKING = frozenset(_PAGE_TYPES.values()) - {"font/woff2"}
-
-
-def _page_file(name: str) -> bytes | None:
-    path = files("rtc_kernel") / "web" / name
-    return path.read_bytes() if path.is_file() else None
-
-
-@cache
-def _page_gzip(name: str) -> bytes:
-    return gzip.compress(_page_file(name) or b"", mtime=0)

@@ -23,10 +23,11 @@ from typing import Any, Protocol, assert_never
 
 from pycrdt import Doc, Map
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from ... import rooms, schema, yproto
 from ...config import RTCKernel
+from ...dialing import dial, hang_up
 from ...errors import Reason, RemoteError, SetupError
 from ...tables import Json, Kernel, Request
 from ..document import StateDocument
@@ -53,9 +54,6 @@ GOODBYE_S = 0.7
 
 WRITERS = 100_000
 """Of so many Yjs client ids it is known at most whose they are."""
-
-INDEX_BYTES = 1 << 20
-"""A room's index may have so many bytes; one with more is dropped, and the relay tried again later."""
 
 INDEX_TAKEN_BYTES = 64 << 20
 """So is one that took in so much, of which something may rest on what never comes."""
@@ -153,11 +151,11 @@ class Index:
     def receive(self, update: bytes) -> None:
         """Apply what the relay has. RemoteError: it cannot be read, or is too large."""
         self._taken_bytes += len(update)
-        if len(update) > INDEX_BYTES or self._taken_bytes > INDEX_TAKEN_BYTES:
+        if len(update) > rooms.INDEX_BYTES or self._taken_bytes > INDEX_TAKEN_BYTES:
             raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
         yproto.read_coverage(update)
         schema.guard(lambda: self._doc.apply_update(update))
-        if len(self._doc.get_update()) > INDEX_BYTES:
+        if len(self._doc.get_update()) > rooms.INDEX_BYTES:
             raise RemoteError(Reason.TOO_LARGE, "the room's index is too large")
 
     def put(self, kernel: str, value: Json | None) -> bytes | None:
@@ -350,20 +348,14 @@ class Publisher:
         settings = self._settings
         request = HTTPRequest(self.relay.place.url, connect_timeout=CONNECT_S, request_timeout=CONNECT_S)
         self._is_connecting = True
-        connecting = asyncio.ensure_future(
-            websocket_connect(
-                request,
-                max_message_size=2 * settings.written_bytes,
-                ping_interval=settings.ping_s,
-                ping_timeout=settings.ping_s,
-            )
-        )
         try:
             async with asyncio.timeout(2 * CONNECT_S):
-                socket = await asyncio.shield(connecting)
-        except (asyncio.CancelledError, TimeoutError):
-            connecting.add_done_callback(_hang_up_late)
-            raise
+                socket = await dial(
+                    request,
+                    max_message_bytes=2 * settings.written_bytes,
+                    ping_s=settings.ping_s,
+                    ping_timeout_s=settings.ping_s,
+                )
         finally:
             self._is_connecting = False
         bounds = Bounds(
@@ -541,7 +533,7 @@ class Publisher:
             self._ignored_count += outward.ignored_count
             self._outward = self._socket = self._connected_at = self._listed = None
             self._look()
-        _hang_up(socket)
+        hang_up(socket)
 
     def _look(self) -> None:
         """Wake when something is due; say when the relay has all now, or has not any more."""
@@ -677,16 +669,3 @@ def _say(error: BaseException) -> str:
 def _look_at(sent: asyncio.Future[Any]) -> None:
     if not sent.cancelled() and sent.exception() is not None:
         log.debug("a relay did not take a message: %s", sent.exception())
-
-
-def _hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        _hang_up(connecting.result())
-
-
-def _hang_up(socket: WebSocketClientConnection) -> None:
-    """Close, now: a relay that does not answer would keep what waits for it in memory."""
-    stream = getattr(socket.protocol, "stream", None)  # close() forgets the protocol
-    socket.close()
-    if stream is not None:
-        stream.close()

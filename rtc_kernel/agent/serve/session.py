@@ -236,6 +236,8 @@ class Session:
         name: of its token; what others see.
         now: seconds of any clock that does not go back; every later ``now`` is of the same clock.
         expires: when, on that clock, its token ends; null: never.
+        piece_bytes: what is on the way to it lets through no message that is much larger, so a larger answer comes in
+            several; null: nothing is.
     """
 
     def __init__(
@@ -248,6 +250,7 @@ class Session:
         now: float,
         limits: Limits = Limits(),
         expires: float | None = None,
+        piece_bytes: int | None = None,
     ) -> None:
         self.name = name
         self.role = role
@@ -257,6 +260,7 @@ class Session:
         self._followed: Followed | None = None if isinstance(document, Written) else document
         self._board = board
         self._limits = limits
+        self._piece_bytes = piece_bytes
         self._deadline = now + limits.auth_s
         self._next_ping = now + limits.ping_s
         writes = self._followed is None
@@ -371,13 +375,16 @@ class Session:
     def _answer(self, clocks: dict[int, int], now: float) -> list[Command]:
         if not self._syncs.take(now):
             raise RemoteError(Reason.QUOTA, "the document was asked for too often")
-        answer = yproto.step2(self._document.diff(clocks))
+        update, first = self._document.diff(clocks), list[bytes]()
+        if self._piece_bytes is not None and len(update) > self._piece_bytes:
+            *first, update = yproto.cut_update(update, self._piece_bytes)
+        answer = [*map(yproto.update, first), yproto.step2(update)]  # the answer is whole with its step 2
         if self.state is PeerState.FOLLOWING:
-            return [Send(answer)]
+            return [Send(message) for message in answer]
         if self.state is PeerState.SILENT:
             self._step(PeerState.HEARD)
         self._step(PeerState.FOLLOWING)
-        out: list[Command] = [Send(answer, counted=False)]
+        out: list[Command] = [Send(message, counted=False) for message in answer]
         if isinstance(self._document, Written):
             out.append(Send(yproto.step1(self._document.state_vector())))
         if present := self._board.entries:

@@ -48,10 +48,15 @@ from ...tables import Json
 from . import ROOMS, Backend
 from .access import Action, Role, Token
 from .handlers import ROUTES, Handler, LostHandler
+from .passage import Passage
 from .session import Board, Close, Command, Limits, PeerState, Relay, Send, Session, Write
 
 STOP_S = 1.0
 """How long peers have to answer the close when the agent stops."""
+
+PROXIED_BYTES = 8 << 20
+"""Of a message to a peer that came through something else: jupyter-server-proxy cuts the connection at one above 10 MiB
+(tornado's bound), and a follower would try for ever."""
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (compared with, not bound to)
@@ -74,12 +79,12 @@ class Server:
         backend: where data come from.
         settings: ``ip``, ``port``, ``allow_origins``, ``peers`` and the limits of peers.
         kernel: the kernel's id.
-        proxy_prefix: the path under which jupyter-server-proxy stands, for ``proxied_url``.
+        passage: the Jupyter server that passes requests on to us, for ``proxied_url``; its name and its pages are ours.
 
     Use: ``server.listen()`` on the loop's thread, :meth:`push` after every change, ``await server.stop()``.
     """
 
-    def __init__(self, backend: Backend, settings: RTCKernel, *, kernel: str, proxy_prefix: str = "/") -> None:
+    def __init__(self, backend: Backend, settings: RTCKernel, *, kernel: str, passage: Passage | None = None) -> None:
         self.backend = backend
         self.settings = settings
         self.kernel = kernel
@@ -93,9 +98,11 @@ class Server:
             message_bytes=settings.message_bytes,
             written_bytes=settings.written_bytes,
         )
-        self._proxy_prefix = proxy_prefix.rstrip("/") + "/"
+        self.passage = passage
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.allow_origins)
-        self._hosts = LOOPBACK | {settings.ip.lower()} | {_host_of(urlsplit(o).netloc) for o in self._origins}
+        self._ours = frozenset({passage.origin} if passage is not None and passage.origin else ())
+        named = {_host_of(urlsplit(origin).netloc) for origin in self._origins | self._ours}
+        self._hosts = LOOPBACK | {settings.ip.lower()} | named
         self._hosts -= WILDCARDS
         self._http: HTTPServer | None = None
         self.tls = bool(settings.certfile)
@@ -205,7 +212,7 @@ class Server:
             "role": token.role.value,
             "token": secret,
             "url": f"{self.url}/?token={quote(secret)}",
-            "proxied_url": f"{self._proxy_prefix}proxy/{self.port}/?token={quote(secret)}",
+            "proxied_url": None if self.passage is None else self.passage.link(self.port, secret),
             "expires_at": token.expires_at,
         }
 
@@ -245,9 +252,17 @@ class Server:
         """Whether a ``Host`` header is one of ours. Any other may be a rebound name of a foreign page."""
         return _host_of(host) in self._hosts
 
+    def is_at(self, host: str) -> bool:
+        """Whether a ``Host`` header names our own port. Any other is that of something which passes requests on."""
+        try:
+            return urlsplit(f"//{host}").port == self.port
+        except ValueError:
+            return False
+
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of this ``Origin`` may ask: our own page, or one that the settings name."""
-        return origin.lower() in self._origins or urlsplit(origin).netloc.lower() == host.lower()
+        named = origin.lower() in self._origins or origin.lower() in self._ours
+        return named or urlsplit(origin).netloc.lower() == host.lower()
 
     def names_origin(self, origin: str) -> bool:
         """Whether the settings name this ``Origin``."""
@@ -450,6 +465,7 @@ class RoomHandler(Handler, WebSocketHandler):
             now=now,
             limits=server.limits,
             expires=None if token.expires_at is None else now + token.expires_at - time.time(),
+            piece_bytes=None if server.is_at(self.request.host) else PROXIED_BYTES,
         )
         self.peer = Peer(server, self, session, room, self.request.remote_ip or "")
         server.peers[self.peer] = None
