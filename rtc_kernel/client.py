@@ -34,13 +34,15 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from pycrdt import ArrayEvent, Doc, Map, MapEvent, Subscription
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
 from . import discovery, rooms, schema, yproto
+from .dialing import dial, hang_up
 from .errors import CLOSE_CODES, LocalError, MissingError, Reason, RefusedError, RemoteError, SetupError
 from .excerpts import new_outputs
 from .requesting import Requester, Socket, Ticket
 from .tables import (
+    ANSWER_AGE_S,
     END_STATES,
     REQUEST_END_STATES,
     SCHEMA_VERSION,
@@ -63,6 +65,8 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
 REQUEST_S = 30.0
 """Seconds that one HTTP request may take."""
+ANSWER_READ_S = 30.0
+"""Seconds that an answer which was given may take to come with the document."""
 PING_S = 20.0
 """Seconds between two signs of life to the server; without an answer in between the connection is given up."""
 MAX_MESSAGE_BYTES = 1 << 31
@@ -692,8 +696,10 @@ def _has_ended(request: Request) -> bool:
     return request.state in REQUEST_END_STATES
 
 
-def _is_answered(record: Record | None) -> bool:
-    return isinstance(record, Query) and record.state in (QueryState.DONE, QueryState.FAILED)
+def _answers(record: Record | None, since: float) -> bool:
+    """Whether it is an answer of then or later: one that was given before may still be shown when we are told that
+    there is a new one, because that comes over another connection."""
+    return isinstance(record, Query) and record.state is QueryState.DONE and (record.answered_at or 0.0) >= since
 
 
 class Document:
@@ -1000,11 +1006,14 @@ class Document:
             RefusedError: the kernel has no such target, its handler failed, or it did not answer.
         """
         request = await self._send("query", target=target, input=value, fresh=fresh).until(_has_ended)
-        key = str(request.columns.get("query"))
-        await self.wait_for(lambda doc: _is_answered(doc.record("queries", key)))
+        if request.reason is not None:
+            raise RefusedError(request.reason)
+        key, since = str(request.columns.get("query")), request.received_at - (0.0 if fresh else ANSWER_AGE_S)
+        with suppress(TimeoutError):
+            await self.wait_for(lambda doc: _answers(doc.record("queries", key), since), ANSWER_READ_S)
         record = self.record("queries", key)
-        if not isinstance(record, Query) or record.state is QueryState.FAILED:
-            raise RefusedError(record.error or "failed" if isinstance(record, Query) else "the answer is gone")
+        if not isinstance(record, Query) or not _answers(record, since):  # many asked since, or the kernel began anew
+            raise RefusedError("the answer is gone, ask again")
         return record.result
 
     async def requests(self) -> Mapping[str, Request]:
@@ -1118,14 +1127,8 @@ class Document:
             connect_timeout=REQUEST_S,
             request_timeout=REQUEST_S,
         )
-        connecting = asyncio.ensure_future(
-            websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES, ping_interval=PING_S)
-        )
         try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            connecting.add_done_callback(hang_up_late)
-            raise
+            return await dial(request, max_message_bytes=MAX_MESSAGE_BYTES, ping_s=PING_S)
         except HTTPClientError as exc:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
             if reason is None:
@@ -1133,7 +1136,8 @@ class Document:
             raise _RefusedForGoodError(reason) from exc
 
     async def _read(self, socket: Socket, replica: Replica) -> None:
-        await socket.write_message(replica.request(), binary=True)
+        with suppress(WebSocketClosedError):  # a server that will not have us has closed already, and says why
+            await socket.write_message(replica.request(), binary=True)
         answered = replica.answered
         while (data := await socket.read_message()) is not None:
             if isinstance(data, str):
@@ -1189,20 +1193,6 @@ class Document:
         if self._requester is not None:
             self._requester.fail(LocalError("the document was closed while a request waited"))
         self._set_connected(False)
-
-
-def hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
-    """Close a connection that nobody waits for any more."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        hang_up(connecting.result())
-
-
-def hang_up(socket: WebSocketClientConnection) -> None:
-    """Say goodbye and close, now: tornado would wait for the server's answer, and our loop may end before it."""
-    stream = getattr(socket.protocol, "stream", None)  # close() forgets the protocol
-    socket.close()
-    if stream is not None:
-        stream.close()
 
 
 def _make(target: str, token: str | None) -> Document:

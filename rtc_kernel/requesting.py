@@ -39,6 +39,9 @@ class Socket(Protocol):
         """The next message; null at the end."""
 
 
+USED_BEFORE = "request_id: used before, give a new one"
+
+
 class Ticket:
     """A request of ours, until it has ended.
 
@@ -122,10 +125,19 @@ class Requester:
         return {request.id: request for request in sorted(read, key=lambda one: one.ordinal)}
 
     def send(self, action: str, **columns: Any) -> Ticket:
-        """Write a row. Columns that are null are left out."""
+        """Write a row, unless it is there and has not ended. Columns that are null are left out.
+
+        Raises:
+            RefusedError: one with this ``request_id`` and other columns is there and has not ended.
+        """
         request_id = columns.pop("request_id", None) or uuid.uuid4().hex
         given = {name: value for name, value in columns.items() if value is not None}
-        ticket = Ticket(request_id, schema.clean({"action": action, "created_at": time.time(), **given}))
+        row = schema.clean({"action": action, **given})
+        if (known := self._tickets.get(request_id)) is not None:
+            if known.row != {**row, "created_at": known.row["created_at"]}:
+                raise RefusedError(USED_BEFORE)
+            return known
+        ticket = Ticket(request_id, {**row, "created_at": time.time()})
         self._tickets[request_id] = ticket
         if self.synced:
             self._write([ticket])
@@ -142,7 +154,7 @@ class Requester:
             self._begin(epoch)
         self._socket = socket
         try:
-            await socket.write_message(yproto.step1(self._doc.get_state()), binary=True)
+            self._send(yproto.step1(self._doc.get_state()))
             while (data := await socket.read_message()) is not None:
                 if isinstance(data, str):
                     raise RemoteError(Reason.MALFORMED, "a text message from the server")
@@ -220,6 +232,11 @@ class Requester:
         for key in changed:
             ticket = self._tickets.get(key)
             if ticket is not None and (request := self._read(key)) is not None:
+                code = ticket.row.get("code")
+                if request.columns.get("code", code) != code:  # another client's, which has not ended: so it stays
+                    del self._tickets[key]
+                    ticket.tell(error=RefusedError(USED_BEFORE))
+                    continue
                 ticket.tell(request)
                 if ticket.ended:
                     ticket.row = {"action": ticket.row["action"]}  # what was typed is not kept

@@ -337,6 +337,10 @@ class Request:
     reason: str | None = None
 
 
+ANSWER_AGE_S = 60.0
+"""An answer that is older is not given to who asks the same again. Seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """A row of ``queries``: a question that was put to the kernel, and the answer.

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernels import Gate, Running, start
+from kernels import FOREVER, Gate, Running, start
+from peers import StockPeer
+from serving import eventually
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection
 
 import rtc_kernel
 from rtc_kernel import discovery
 from rtc_kernel.client import Document, Run, call
+from rtc_kernel.dialing import dial
 from rtc_kernel.errors import RefusedError, SetupError
+from rtc_kernel.requesting import Ticket
 from rtc_kernel.tables import END_STATES, Execution, ExecutionState, KernelState, Request, RequestState
 
 
@@ -147,7 +153,7 @@ def test_the_counter_race_has_two_right_results(scene: Scene, tmp_path: Path) ->
                 two = await bob.run("n += 1\n" + counts.code, cell="counter", on_duplicate=mode)
                 held.open()
                 if mode == "coalesce":
-                    await two.execution()  # it is joined while the other runs
+                    await asyncio.gather(one.execution(), two.execution())  # whichever is sent, the other joins it
                 counts.open()
                 rows = [await one.result(), await two.result()]
                 assert (rows[0].id == rows[1].id) is (mode == "coalesce")
@@ -194,7 +200,7 @@ def test_after_waits_for_the_other_peers_run(scene: Scene, gate: Gate) -> None:
 
 def test_what_was_not_sent_can_be_taken_back(scene: Scene) -> None:
     async def act(doc: Document) -> None:
-        hold = await doc.run("import time; time.sleep(30)")
+        hold = await doc.run(FOREVER)
         await until_state(hold, "running")
         waiting = await doc.run("print('never')")
         assert waiting.request.state is RequestState.REQUESTED
@@ -214,7 +220,7 @@ def test_an_interrupt_is_for_the_run_that_it_names(scene: Scene) -> None:
         done = await (await doc.run("1")).result()
         with pytest.raises(RefusedError, match="execution: "):
             await doc.interrupt(done.id)
-        running = await doc.run("import time; time.sleep(30)")
+        running = await doc.run(FOREVER)
         await until_state(running, "running")
         await doc.interrupt()
         assert (await running.result()).state is ExecutionState.ERROR
@@ -380,12 +386,128 @@ def test_an_id_that_was_used_runs_nothing_twice(scene: Scene) -> None:
     scene.play(act)
 
 
-def test_a_view_link_cannot_act(scene: Scene) -> None:
+def test_an_id_that_is_in_use_stays_what_it_is(scene: Scene) -> None:
     async def act(doc: Document) -> None:
-        token = await share(doc, "view", "only-view")
+        first = await doc.run(FOREVER, request_id="mine-2")
+        async with connected_by_link(doc, scene.token) as other:  # the same peer
+            with pytest.raises(RefusedError, match="used before"):
+                await other.run("1", request_id="mine-2")
+            for one in (doc, other):
+                again = await one.run(FOREVER, request_id="mine-2")
+                assert await again.execution() == await first.execution()
+                with pytest.raises(RefusedError, match="used before"):
+                    await one.run("1", request_id="mine-2")
+            await first.interrupt()
+            assert (await again.result()).state is ExecutionState.ERROR
+        assert [row.code for row in doc.executions.values()][-1] == FOREVER
+
+    scene.play(act)
+
+
+def test_what_was_put_back_is_shown_to_who_wrote_it_though_nothing_else_happens() -> None:
+    async def act(doc: Document) -> None:
+        run = await doc.run(FOREVER, request_id="mine")
+        await until_state(run, "running")
+        peer = StockPeer(doc.address, doc.kernel.id)
+        peer.join()
+        try:
+            await asyncio.wait_for(peer.online.wait(), 20)
+            peer.write({"mine": {"action": "execute", "code": "1"}})
+            await eventually(lambda: peer.current()["mine"].get("code") == FOREVER, "its row is as it was", 20)
+            assert peer.current()["mine"]["by"] == "owner"
+        finally:
+            await peer.leave()
+        await run.interrupt()
+
+    with staged() as scene:
+        scene.play(act)
+
+
+@pytest.mark.parametrize("told", ["when it wrote", "before it wrote"])
+def test_a_view_link_cannot_act(told: str, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dial_and_hear(request: HTTPRequest, **more: Any) -> WebSocketClientConnection:
+        socket = await dial(request, **more)
+        if "/requests?" in request.url:
+            await eventually(lambda: socket.close_code, "the server has closed")
+        return socket
+
+    async def act(doc: Document) -> None:
+        token = await share(doc, "view", f"may only view, told {told}")
         async with connected_by_link(doc, token) as viewer:
+            if told == "before it wrote":
+                monkeypatch.setattr("rtc_kernel.client.dial", dial_and_hear)
             with pytest.raises(SetupError, match="may not write requests"):
                 await asyncio.wait_for(viewer.run("1"), 10)
+
+    scene.play(act)
+
+
+def test_a_fresh_answer_is_waited_for_though_an_earlier_one_is_still_shown(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows = asyncio.Event()
+
+    async def dial_and_hold(request: HTTPRequest, **more: Any) -> WebSocketClientConnection:
+        socket = await dial(request, **more)
+        if "/state?" in request.url:
+            read = socket.read_message
+
+            async def read_later() -> Any:
+                data = await read()
+                await flows.wait()
+                return data
+
+            monkeypatch.setattr(socket, "read_message", read_later)
+        return socket
+
+    async def act(doc: Document) -> None:
+        count = "answer('count')(lambda _, numbers=itertools.count(1): next(numbers))"
+        code = f"import itertools\nfrom rtc_kernel.answering import answer\n{count}"
+        await (await doc.run(code)).result()
+        monkeypatch.setattr("rtc_kernel.client.dial", dial_and_hold)
+        flows.set()
+        async with rtc_kernel.connect(scene.url, scene.token) as peer:
+            assert await peer.query("count") == 1
+            flows.clear()
+            ended: list[bool] = []
+            until = Ticket.until
+
+            async def until_noted(ticket: Ticket, condition: Callable[[Request], bool]) -> Request:
+                request = await until(ticket, condition)
+                ended.append(True)
+                return request
+
+            monkeypatch.setattr(Ticket, "until", until_noted)
+            asking = asyncio.create_task(peer.query("count", fresh=True))
+            await eventually(lambda: ended, "it is known that the question was answered")
+            flows.set()
+            assert await asking == 2
+            assert await peer.query("count") == 2
+            await (await doc.run("answer('count')(lambda _: 1 / 0)")).result()
+            with pytest.raises(RefusedError, match="division"):
+                await peer.query("count", fresh=True)
+
+    scene.play(act)
+
+
+def test_a_reader_that_the_server_has_closed_before_it_wrote_is_told_why(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its link was withdrawn between two steps of its way in."""
+
+    async def act(doc: Document) -> None:
+        token = await share(doc, "view", "withdrawn")
+
+        async def dial_and_lose(request: HTTPRequest, **more: Any) -> WebSocketClientConnection:
+            socket = await dial(request, **more)
+            await call(doc.address, "DELETE", "/api/share/withdrawn")
+            await eventually(lambda: socket.close_code, "the server has closed")
+            return socket
+
+        monkeypatch.setattr("rtc_kernel.client.dial", dial_and_lose)
+        with pytest.raises(SetupError, match="withdrawn"):
+            async with connected_by_link(doc, token):
+                pass
 
     scene.play(act)
 
@@ -394,7 +516,7 @@ def test_a_withdrawn_link_is_cut_off_and_its_waiting_rows_are_taken_back(scene: 
     async def act(doc: Document) -> None:
         token = await share(doc, "run", "phone")
         async with connected_by_link(doc, token) as phone:
-            hold = await doc.run("import time; time.sleep(30)")
+            hold = await doc.run(FOREVER)
             await until_state(hold, "running")
             await phone.run("'perhaps sent while the other looked quick'")
             waiting = await phone.run("print('never')")
@@ -416,7 +538,7 @@ def test_more_rows_than_the_quota_close_the_peer(monkeypatch: pytest.MonkeyPatch
 
         async def act(doc: Document) -> None:
             token = await share(doc, "run", "greedy")
-            hold = await doc.run("import time; time.sleep(30)")
+            hold = await doc.run(FOREVER)
             await until_state(hold, "running")
             async with connected_by_link(doc, token) as greedy:
                 requester = greedy._open_requests()
@@ -424,12 +546,13 @@ def test_more_rows_than_the_quota_close_the_peer(monkeypatch: pytest.MonkeyPatch
                 tickets = [requester.send("execute", code=f"'{number}'") for number in range(60)]
                 with pytest.raises(RefusedError, match="quota: "):
                     await tickets[50].until(lambda request: False)
-            waiting: list[Request] = []
-            async with asyncio.timeout(30):
-                while len(waiting) < 50:
-                    waiting = [row for row in (await doc.requests()).values() if row.state is RequestState.REQUESTED]
-                    await asyncio.sleep(0.01)  # the pause between two looks
-            assert [row.columns["code"] for row in waiting] == [f"'{number}'" for number in range(50)]
+
+            async def first_fifty_wait() -> bool:
+                rows = (await doc.requests()).values()
+                waiting = [row.columns["code"] for row in rows if row.state is RequestState.REQUESTED]
+                return waiting == [f"'{number}'" for number in range(50)]
+
+            await eventually(first_fifty_wait, "the first fifty wait", 30)
             await hold.interrupt()
             await hold.result()
 
@@ -441,7 +564,7 @@ def test_a_restart_through_the_document_holds_what_waits(home: Path) -> None:
 
         async def act(doc: Document) -> None:
             await (await doc.run("kept = 1")).result()
-            hold = await doc.run("import time; time.sleep(60)")
+            hold = await doc.run(FOREVER)
             await until_state(hold, "running")
             waiting = await doc.run("print('kept' in globals())")
             await doc.restart()

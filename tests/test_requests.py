@@ -303,7 +303,7 @@ def test_any_bytes_are_taken_or_refused_and_nothing_else(data):
     assert yproto.read_state_vector(document.state_vector())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_valid_update_with_bytes_changed_is_taken_or_refused_and_nothing_else(changes):
     document = RequestsDocument("k")

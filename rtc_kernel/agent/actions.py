@@ -196,12 +196,13 @@ class Actions:
             if self.document.worn:
                 self._begin_epoch()
         self._read(received, by, role)
+        self._push_soon()  # also what was put back
         return received.undone_count
 
     def write(self, row: Json, *, by: str, role: Role) -> str:
         """A row of the agent's own user (a ``%rtc`` line), as if a peer had written it. Returns its id."""
         request_id = uuid.uuid4().hex
-        self._receive_row(request_id, row, by, role)
+        self._do(self._receive_row(request_id, row, by, role))
         return request_id
 
     def receive_changes(self, changes: Iterable[Change]) -> None:
@@ -287,10 +288,20 @@ class Actions:
         self._do(self._scheduler.receive_revoked(name, time.time()))
 
     def _read(self, received: Received, by: str, role: Role) -> None:
+        """What a peer wrote at once is kept at once: after a crash all of it is there or nothing, and none of it can
+        run before what stood above it. What stops the kernel does not wait for the disk with the others."""
+        commands: list[scheduler.Command] = []
         for row in received.rows:
-            self._receive_row(row.id, row.value, by, role)
+            added = self._receive_row(row.id, row.value, by, role)
+            if _stops_kernel(added):
+                self._do(commands)
+                self._do(added)
+                commands = []
+            else:
+                commands += added
+        self._do(commands)
 
-    def _receive_row(self, request_id: str, value: Any, by: str, role: Role) -> None:
+    def _receive_row(self, request_id: str, value: Any, by: str, role: Role) -> list[scheduler.Command]:
         now = time.time()
         reading = rows.read_row(
             request_id, value, by=by, role=role, ordinal=self._ordinal + 1, now=now, limits=self._limits
@@ -306,10 +317,8 @@ class Actions:
             request = replace(request, state=RequestState.REFUSED, reason=refusal)
         if known is None:
             self._ordinal += 1
-        self._do(
-            self._scheduler.receive_row(
-                request, role=role.value, secret=reading.secret, now=now, known=known, after=after
-            )
+        return self._scheduler.receive_row(
+            request, role=role.value, secret=reading.secret, now=now, known=known, after=after
         )
 
     def _known(self, request_id: str) -> Request | None:
@@ -376,7 +385,7 @@ class Actions:
         def committed(error: Exception | None) -> None:
             # A disk that fails holds a run back until it is stored, or it might run twice; what stops the kernel
             # must work all the same.
-            if error is None or any(isinstance(one, scheduler.Interrupt | scheduler.Restart) for one in commands):
+            if error is None or _stops_kernel(commands):
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(finish)
             else:
@@ -560,3 +569,8 @@ class Actions:
 def _has_run(request: Request) -> bool:
     """Whether it stands for an execution that has ended."""
     return request.state is RequestState.DONE and request.action == "execute" and request.execution is not None
+
+
+def _stops_kernel(commands: Iterable[scheduler.Command]) -> bool:
+    """Whether the kernel is to be interrupted or restarted."""
+    return any(isinstance(command, scheduler.Interrupt | scheduler.Restart) for command in commands)

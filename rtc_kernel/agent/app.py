@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -72,6 +73,7 @@ from .requests import RequestsDocument
 from .serve import Blob, HistoryQuery, Page, PruneQuery
 from .serve.access import Role, Token, Tokens
 from .serve.comm import CommServer
+from .serve.passage import Passage, find_passage
 from .serve.publish import Publishers, Relay, Standing
 from .serve.websocket import Bound, Server
 
@@ -192,6 +194,7 @@ class App:
         self._is_sounding = False  # the kernel was asked whether it is through with what a gap left open
         self._problems = [str(problem) for problem in problems]  # what is not as it should be for all our life
         self._kernel = Kernel(id="")
+        self._secret = ""  # the owner's token
         self._ends = reading.excerpt_of(settings)
         self._health: Json = {"status": "ok", "reason": None}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -242,10 +245,11 @@ class App:
             "name": info["kernel_name"],
             "display_name": info["display_name"],
             "language": info["language"],
-            "notebook": info["notebook"],
             "host": info["host"],
             "started_at": info["started_at"],
         }
+        if info["notebook"] is not None:  # else it is the one that cells have told of, if any
+            columns["notebook"] = info["notebook"]
         if not self.is_attached:  # else who attached has seen to it
             with contextlib.suppress(OSError):
                 self._held = discovery.hold(kernel_id)
@@ -287,7 +291,8 @@ class App:
         self.actions = Actions(self, kernel=kernel_id, settings=settings, may_restart=not self.is_attached)
         self.actions.load(same_relay=resume.resumed, catch_up_seq=int(info.get("spool_seq", 0)))
         self.actions.receive_seq(self._seq)
-        self._announce(secret)
+        self._secret = secret
+        self._announce()
         self._share_from_start()
         self._publish_from_start()
         self._retain()
@@ -295,14 +300,14 @@ class App:
     def _listen(self, wanted: int) -> Bound:
         """Open the side socket; on loopback and without TLS where it cannot be had as set, so that there is one."""
         settings, kernel_id = self.settings, str(self.info["kernel_id"])
-        self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
+        self.server = Server(self, settings, kernel=kernel_id, passage=passage(settings))
         try:
             bound = self.server.listen(wanted)
         except SetupError as exc:
             self._problems.append(f"the side socket is on loopback only: {exc}")
             log.warning("%s", self._problems[-1])
             settings.ip, settings.certfile = "127.0.0.1", ""
-            self.server = Server(self, settings, kernel=kernel_id, proxy_prefix=proxy_prefix())
+            self.server = Server(self, settings, kernel=kernel_id, passage=passage(settings))
             bound = self.server.listen(wanted)
         if bound.moved:
             log.warning("port %s is taken; the side socket is on %s", wanted, bound.port)
@@ -423,7 +428,7 @@ class App:
             self._kernel = window.kernels[0]
         return document
 
-    def _announce(self, secret: str) -> None:
+    def _announce(self) -> None:
         info = self.info
         try:
             discovery.write(
@@ -432,10 +437,10 @@ class App:
                     agent_pid=os.getpid(),
                     relay_pid=int(info["relay_pid"]),
                     url=self.server.url,
-                    token=secret,
+                    token=self._secret,
                     kernel_name=str(info["kernel_name"]),
                     display_name=str(info["display_name"]),
-                    notebook=info["notebook"],
+                    notebook=self._kernel.notebook,
                     started_at=float(info["started_at"]),
                     store=self.store_path(),
                     connection_file=str(info["connection_file"]),
@@ -460,6 +465,8 @@ class App:
         if self.settings.share and all(token.name != "from-start" for token in self._tokens):
             made = self.server.share(Role(self.settings.share), "from-start")
             print(f"rtc_kernel: {made['role']} link: {made['url']}", file=sys.stderr, flush=True)  # noqa: T201
+            if made["proxied_url"]:
+                print(f"rtc_kernel: through the server: {made['proxied_url']}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _publish_from_start(self) -> None:
         """Where the settings say, and where an earlier agent was told to; not where it was told to end."""
@@ -714,6 +721,8 @@ class App:
         known = {name: getattr(self._kernel, name) for name in Kernel.__dataclass_fields__}
         known.update({name: value for name, value in change.columns.items() if name in known})
         self._kernel = Kernel(**{**known, "id": change.kernel, "state": KernelState(known["state"])})
+        if "notebook" in change.columns:
+            self._announce()
 
     def _stored(self, seq: int, error: Exception | None) -> None:
         """The store has committed, or could not."""
@@ -792,6 +801,11 @@ class App:
     def coverage(self) -> str:
         """How much of the kernel we see, as ``meta.coverage`` says it."""
         return "iopub-only" if self.is_attached else "full"
+
+    def reached(self) -> str:
+        """How the relay reaches the kernel, where it is not as it was wanted; else empty."""
+        why = str(self.info.get("not_ipc") or "")
+        return f"over loopback TCP: {why}" if why else ""
 
     def health(self) -> Json:
         """``status``, ``reason``, ``coverage``, ``relays``."""
@@ -991,6 +1005,11 @@ class App:
         """Of the side socket, without a token."""
         return self.server.url
 
+    @property
+    def is_passage_sure(self) -> bool:
+        """Whether the frontend's server is known to pass requests on to the side socket."""
+        return self.server.passage is not None and self.server.passage.is_sure
+
     def store_path(self) -> str | None:
         """Of the history; null: in memory only."""
         return str(self.store.path) if self.store.path else None
@@ -1123,9 +1142,10 @@ class App:
         return [f"#{run.seq}" for run in self.store.history(limit=50, brief=True)[0]]
 
 
-def proxy_prefix() -> str:
-    """The path under which a frontend's server passes requests on to a port."""
-    return os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+def passage(settings: RTCKernel) -> Passage | None:
+    """The Jupyter server that may pass requests on to our port."""
+    has_proxy = importlib.util.find_spec("jupyter_server_proxy") is not None
+    return find_passage(settings.public_url, os.environ, has_proxy=has_proxy)
 
 
 def _listed(kernel_id: str) -> list[discovery.LiveKernel]:

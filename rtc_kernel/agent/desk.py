@@ -9,8 +9,6 @@ Who asks for links over a comm has them by the same methods: :meth:`Desk.share`,
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,8 +39,15 @@ class House(Protocol):
     def health(self) -> Json:
         """``status`` and ``reason``."""
 
+    def reached(self) -> str:
+        """How the relay reaches the kernel, where it is not as it was wanted; else empty."""
+
     def side_url(self) -> str:
         """Of the side socket, without a token."""
+
+    @property
+    def is_passage_sure(self) -> bool:
+        """Whether the frontend's server is known to pass requests on to the side socket."""
 
     def store_path(self) -> str | None:
         """Of the history; null: in memory only."""
@@ -188,6 +193,7 @@ class Desk:
             version=__version__,
             health=str(health["status"]),
             reason=str(health["reason"] or ""),
+            reached=house.reached(),
             url=house.side_url(),
             store=house.store_path(),
             executions_count=await asyncio.to_thread(house.count),
@@ -248,7 +254,8 @@ class Desk:
             name=made["name"],
             role=made["role"],
             url=made["url"],
-            proxied_url=made["proxied_url"] if behind_proxy() else None,
+            proxied_url=made["proxied_url"],
+            is_proxy_sure=self._house.is_passage_sure,
             expires_at=made["expires_at"],
         )
 
@@ -322,8 +329,3 @@ def _inspect(code: str, cursor_pos: int) -> Json:
     text = magics.inspect(code, cursor_pos)
     data = {} if text is None else {"text/plain": text}
     return {"status": "ok", "found": text is not None, "data": data, "metadata": {}}
-
-
-def behind_proxy() -> bool:
-    """Whether a frontend's server may pass requests on to our port."""
-    return "JUPYTERHUB_SERVICE_PREFIX" in os.environ or importlib.util.find_spec("jupyter_server_proxy") is not None

@@ -26,13 +26,21 @@ _CODE_CHARS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A link that was just made. ``url`` and ``proxied_url`` carry the token; the latter is null where no proxy is
-    known. ``expires_at``: POSIX seconds; null: until it is withdrawn."""
+    """A link that was just made.
+
+    Attributes:
+        url: of the side socket itself; with the token, as ``proxied_url`` is.
+        proxied_url: through a Jupyter server, an address, or a path there where its name is not known; null: no such
+            server is known.
+        is_proxy_sure: that server is known to pass requests on.
+        expires_at: POSIX seconds; null: until it is withdrawn.
+    """
 
     name: str
     role: str
     url: str
     proxied_url: str | None = None
+    is_proxy_sure: bool = True
     expires_at: float | None = None
 
 
@@ -86,6 +94,7 @@ class StatusFacts:
         health: ``ok`` | ``degraded``, with its ``reason``.
         url: of the side socket, without a token.
         store: path of the history; null: in memory only.
+        reached: how the relay reaches the kernel, where it is not as it was wanted.
     """
 
     kernel: Kernel
@@ -100,6 +109,7 @@ class StatusFacts:
     peers_count: int
     links_count: int
     relays: Sequence[RelayFacts] = ()
+    reached: str = ""
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -114,6 +124,7 @@ def render_status(facts: StatusFacts, now: float) -> list[Published]:
     recorded += f", {facts.queued_count} queued"
     rows = [
         ("kernel", f"{kernel.display_name or kernel.name or kernel.id}: {kernel.state.value}{since}{restarts}"),
+        *([("reached", facts.reached)] if facts.reached else []),
         ("health", facts.health if facts.health == "ok" else f"{facts.health}: {facts.reason}"),
         ("history", f"{recorded}; {facts.store or 'kept in memory only'}"),
         ("sharing", f"{_count(facts.links_count, 'link')}, {_count(facts.peers_count, 'peer')}; {facts.url}"),
@@ -155,13 +166,19 @@ def render_share(link: Link, now: float) -> list[Published]:
     """A link, to click and to copy, and how to withdraw it."""
     may = {"view": "can watch", "run": "can watch, run code, interrupt and restart"}.get(link.role, link.role)
     until = "until it is withdrawn" if link.expires_at is None else f"for {duration_text(link.expires_at - now)}"
-    what = f"Whoever has this link {may}, {until}."
+    proxied = link.proxied_url or ""
+    reaches_far = link.is_proxy_sure and proxied.startswith(("http://", "https://"))
+    who = "Whoever has this link and may use this server" if reaches_far else "Whoever has this link"
+    what = f"{who} {may}, {until}."
     withdraw = f"%rtc unshare {_quote(link.name)}"
-    text = f"{what}\n{link.url}\n"
-    html = f"<p>{escape(what)}</p><p>{_anchor(link.url)}</p>"
-    if link.proxied_url:
-        text += f"through the server: {link.proxied_url}\n"
-        html += f"<p>through the server: {_anchor(link.proxied_url)}</p>"
+    ways = [("", link.url)]
+    if reaches_far:
+        ways = [("", proxied), ("directly: ", link.url)]
+    elif proxied:
+        where = "through the server" if link.is_proxy_sure else "through the server, if it has jupyter-server-proxy"
+        ways.append((f"{where}: ", proxied))
+    text = "\n".join([what, *(f"{name}{url}" for name, url in ways), ""])
+    html = f"<p>{escape(what)}</p>" + "".join(f"<p>{name}{_anchor(url)}</p>" for name, url in ways)
     text += f"withdraw it: {withdraw}"
     html += f"<p>withdraw it: <code>{escape(withdraw)}</code></p>"
     return [_display(text, html)]

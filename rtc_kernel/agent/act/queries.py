@@ -23,7 +23,7 @@ from typing import Any, Literal, assert_never
 
 from ...errors import LocalError
 from ...link import QUERY_COMM_PREFIX
-from ...tables import DropQuery, Json, PutQuery, Query, QueryState, advance
+from ...tables import ANSWER_AGE_S, DropQuery, Json, PutQuery, Query, QueryState, advance
 from ..mirror.values import clean, clean_text, dump, size_of
 
 ERROR_CHARS = 4096
@@ -48,7 +48,7 @@ class QueryLimits:
 
     count: int = 100
     bytes: int = 4 << 20
-    age_s: float = 60.0
+    age_s: float = ANSWER_AGE_S
     timeout_s: float = 60.0
     in_progress: int = 8
     result_bytes: int = 1 << 20

@@ -89,7 +89,7 @@ export interface Shared {
   expires_at: number | null;
   /** With the token. */
   url: string;
-  /** The same by way of the frontend's server, a path there; null where that passes nothing on. */
+  /** The same by way of the frontend's server: an address, or a path there; null where that passes nothing on. */
   proxied_url: string | null;
 }
 
@@ -380,7 +380,6 @@ class CommChannel implements Channel {
 
   send(data: Uint8Array): void {
     if (this.over || this.comm === null) return;
-    const isQuestion = data[0] === 0 && data[1] === 0;
     let future: FutureLike;
     try {
       future = this.comm.send({} as never, {} as never, [data], false);
@@ -388,7 +387,7 @@ class CommChannel implements Channel {
       this.finish(null); // it was disposed: the kernel was restarted, or its connection closed
       return;
     }
-    if (!isQuestion) {
+    if (!isQuestion(data)) {
       future.dispose?.(); // there is no answer, and no idle that would end the future
       return;
     }
@@ -472,10 +471,21 @@ class CommChannel implements Channel {
   }
 }
 
-function makeComm(kernel: KernelLike): CommLike {
+/** One for a room of the agent's documents, not opened yet. */
+export function makeComm(kernel: KernelLike): CommLike {
   const comm = kernel.createComm(TARGET);
   if ("commsOverSubshells" in comm) comm.commsOverSubshells = "disabled";
   return comm;
+}
+
+/** Whether the agent says something to this on the shell channel. */
+export function isAnswered(data: object, [buffer]: ArrayBufferView[]): boolean {
+  return "op" in data || (buffer instanceof Uint8Array && isQuestion(buffer));
+}
+
+/** Whether it asks for what is missing (a SyncStep1). */
+function isQuestion(message: Uint8Array): boolean {
+  return message[0] === 0 && message[1] === 0;
 }
 
 function closeComm(comm: CommLike): void {

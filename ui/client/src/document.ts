@@ -20,6 +20,12 @@ export type Status = "connecting" | "live" | "away" | "closed";
 
 const EMPTY = new Map<string, never>();
 
+/** An answer that is older is not given to who asks the same again. Seconds. */
+const ANSWER_AGE_S = 60;
+
+/** How long an answer that was given may take to come with the document. */
+const ANSWER_READ_MS = 30_000;
+
 interface Waiter {
   look: () => boolean;
   reject: (error: unknown) => void;
@@ -256,13 +262,21 @@ export class LiveDocument {
    */
   async query(target: string, input: Json, options: { fresh?: boolean } = {}): Promise<Json> {
     const request = await this.askAndWait("query", { target, input, fresh: options.fresh });
+    if (request.reason !== null) throw refusal(request.reason);
     const id = request.query ?? "";
-    const row = await this.waitFor(() => {
+    // An earlier answer may still be shown when we are told that there is one: that comes over another connection.
+    const since = (request.received_at ?? 0) - (options.fresh ? 0 : ANSWER_AGE_S);
+    const find = () => {
       const found = this.queries.get(id);
-      return found && (found.state === "done" || found.state === "failed") ? found : undefined;
-    });
-    if (row.state === "failed") throw refusal(row.error);
-    return row.result;
+      return found?.state === "done" && (found.answered_at ?? 0) >= since ? found : undefined;
+    };
+    const gone = new AbortController();
+    const timer = setTimeout(() => gone.abort(refusal("the answer is gone, ask again")), ANSWER_READ_MS);
+    try {
+      return (await this.waitFor(find, gone.signal)).result;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Set a key of the execution's `metadata`; keys that begin with `rtc_` are the agent's. */

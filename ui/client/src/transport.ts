@@ -91,6 +91,8 @@ export interface Completion {
 
 /** Every promise rejects with RTCError. */
 export interface Transport {
+  /** There is the live document and nothing else: no history, no blobs, no completion. */
+  readonly isLiveOnly?: boolean;
   connect(room: RoomName, epoch: string | null, events: ChannelEvents): Channel;
   health(): Promise<Health>;
   history(query: HistoryQuery): Promise<HistoryPage>;

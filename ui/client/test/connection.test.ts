@@ -20,7 +20,7 @@ import {
   type WebSocketLike,
   WebSocketTransport,
 } from "../src/index.ts";
-import { writeAwareness, writeStep2 } from "../src/messages.ts";
+import { readMessage, writeAwareness, writeStep1, writeStep2, writeUpdate } from "../src/messages.ts";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -563,5 +563,71 @@ describe("a comm", () => {
       kernel.comm.onClose({ content: { data } } as never);
       expect(kernel.closes).toEqual([code]);
     }
+  });
+});
+
+describe("the answer to a question", () => {
+  /** Ask, and be told that it was answered; the document of the runs has an answer of 10 s before. */
+  async function asked(columns: { fresh?: boolean; reason?: string }) {
+    const agent = new Agent();
+    agent.health_.role = "run";
+    const channel = (room: RoomName): Played => {
+      const found = agent.channels.find((one) => one.room === room);
+      if (!found) throw new Error(`nobody has connected to ${room}`);
+      return found;
+    };
+    const doc = connect(agent as unknown as Transport);
+    await vi.advanceTimersByTimeAsync(0);
+    const state = channel("state").events;
+    const runs = new Y.Doc();
+    const give = (result: number, answeredAt: number): void => {
+      const row = { target: "t", input: null, state: "done", result, answered_at: answeredAt };
+      runs.getMap("queries").set("q", new Y.Map(Object.entries(row)));
+      state.onMessage(writeStep2(Y.encodeStateAsUpdate(runs)));
+    };
+    state.onOpen();
+    give(1, 90);
+    const answer = doc.query("t", null, { fresh: columns.fresh === true });
+    const settled = vi.fn();
+    void answer.then(settled, settled);
+    await vi.advanceTimersByTimeAsync(0);
+    const requests = channel("requests").events;
+    requests.onOpen();
+    requests.onMessage(EMPTY);
+    requests.onMessage(writeStep1(new Uint8Array([0])));
+    const rows = new Y.Doc();
+    for (const data of channel("requests").sent) {
+      const message = readMessage(data);
+      if (message.type === "update") Y.applyUpdate(rows, message.update);
+    }
+    const [row] = rows.getMap<Y.Map<unknown>>("requests").values();
+    const ours = { by: "ada", ordinal: 1, received_at: 100, state: "done", query: "q", reason: columns.reason };
+    rows.transact(() => {
+      for (const [name, value] of Object.entries(ours)) if (value !== undefined) row?.set(name, value);
+    });
+    requests.onMessage(writeUpdate(Y.encodeStateAsUpdate(rows)));
+    await vi.advanceTimersByTimeAsync(0);
+    return { answer, settled, give };
+  }
+
+  test("is the one that is shown, where that is not old", async () => {
+    await expect((await asked({})).answer).resolves.toBe(1);
+  });
+
+  test("is waited for where it is to be fresh", async () => {
+    const { answer, settled, give } = await asked({ fresh: true });
+    expect(settled).not.toHaveBeenCalled();
+    give(2, 101);
+    await expect(answer).resolves.toBe(2);
+  });
+
+  test("is gone when it does not come", async () => {
+    const { settled } = await asked({ fresh: true });
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(settled).toHaveBeenCalledWith(expect.objectContaining({ remedy: "the answer is gone, ask again" }));
+  });
+
+  test("is the reason why there is none, whatever is shown", async () => {
+    await expect((await asked({ reason: "no such target" })).answer).rejects.toMatchObject({ remedy: "no such target" });
   });
 });
