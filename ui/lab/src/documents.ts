@@ -5,9 +5,9 @@
  * kernel is asked once whether it has one, and again when it was restarted, or when the connection went before it said so.
  */
 
-import { CommTransport, connect, type Health, type LiveDocument } from "@rtc-kernel/client";
+import { CommTransport, connect, type Health, inTurn, type KernelLike, type LiveDocument } from "@rtc-kernel/client";
 
-import type { KernelConnection, User } from "./jupyterlab.ts";
+import type { App, KernelConnection } from "./jupyterlab.ts";
 import { probe } from "./probe.ts";
 
 /** `asking`: the kernel has not said yet whether it has one, which may take as long as its cell; `none`: it has not. */
@@ -20,8 +20,18 @@ const sources = new Map<KernelConnection, Source>();
 /** What the user of this page is called: what their kernels run has that name. */
 let userName = (): string => "";
 
-/** Say in every document who sits here, now and when the user is called something else. */
-export function introduce(user: User | undefined): void {
+/** Whether the server in between may miss answers. */
+let speaksInTurn = (): boolean => false;
+
+/** jupyter-server-documents 0.3. */
+export function hasServerDocuments(app: App): boolean {
+  return [...(app.listPlugins?.() ?? [])].some((id) => id.startsWith("@jupyter-ai-contrib/server-documents:"));
+}
+
+/** Speak with kernels as this page's server bears it, and say in every document who sits here, also when that changes. */
+export function beginWith(app: App): void {
+  speaksInTurn = () => hasServerDocuments(app);
+  const user = app.serviceManager?.user;
   userName = () => user?.identity?.display_name ?? "";
   let known = userName();
   user?.userChanged.connect(() => {
@@ -52,12 +62,14 @@ class Source {
   readonly listeners = new Set<Tell>();
   found: Found = "asking";
   private readonly kernel: KernelConnection;
+  private readonly way: KernelLike;
   private readonly sessions = new Set<string>();
   private stopAsking: () => void = () => undefined;
   private isAway = false;
 
   constructor(kernel: KernelConnection) {
     this.kernel = kernel;
+    this.way = speaksInTurn() ? inTurn(kernel) : kernel;
     kernel.iopubMessage.connect(this.receiveMessage);
     kernel.connectionStatusChanged.connect(this.receiveStatus);
     kernel.disposed.connect(this.close);
@@ -77,12 +89,12 @@ class Source {
   }
 
   private ask(): void {
-    this.stopAsking = probe(this.kernel, (has, health) => this.set(has ? this.open(health) : "none"));
+    this.stopAsking = probe(this.way, (has, health) => this.set(has ? this.open(health) : "none"));
   }
 
   private open(health?: Health): LiveDocument {
     const onVisible = (callback: () => void): (() => void) => onReturn(this.kernel, callback);
-    const transport = new CommTransport(this.kernel, { onVisible, name: userName });
+    const transport = new CommTransport(this.way, { onVisible, name: userName });
     return connect(transport, health && { health });
   }
 

@@ -65,6 +65,8 @@ export class NotebookFollower {
   private readonly past = new Map<string, Execution>();
   /** Of executions whose end JupyterLab did not come to know. */
   private readonly givenUp = new WeakSet<object>();
+  /** The `seq` of what JupyterLab draws, or what it will be at least. */
+  private readonly runs = new WeakMap<object, number>();
   /** Runs of this page's own in whose midst the connection was lost. */
   private readonly torn = new Set<string>();
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
@@ -181,10 +183,8 @@ export class NotebookFollower {
       const keys = this.keys();
       const latest = latestOf(keys, this.executions());
       if (this.baseline === null) {
-        const rows = [...this.executions()];
-        this.newest = Math.max(0, ...rows.map(({ seq }) => seq));
-        const ended = rows.filter(hasEnded).map(({ seq }) => seq);
-        this.baseline = this.comesBack ? 0 : Math.max(0, ...ended);
+        this.newest = newestOf(this.executions());
+        this.baseline = this.comesBack ? 0 : newestOf([...this.executions()].filter(hasEnded));
         for (const { cell } of keys) this.births.set(cell.model, 0);
       }
       // What runs now, and what the user looks at, first.
@@ -213,7 +213,7 @@ export class NotebookFollower {
   private async recall(): Promise<void> {
     this.hasRecalled = true;
     const there = new Set([...this.executions()].map(({ seq }) => seq));
-    let before: number | null = Math.max(0, ...there) + 1;
+    let before: number | null = newestOf(this.executions()) + 1;
     while (there.has(before - 1)) before--;
     if (before === 1) return; // all that ever ran is in the document
     try {
@@ -242,13 +242,11 @@ export class NotebookFollower {
   private showPast(cell: CodeCell, execution: Execution): void {
     if (this.isDisposed || cell.isDisposed || cell.outputArea.future || this.screens.has(cell.model)) return;
     this.past.set(execution.id, execution);
-    this.isFilling = true;
-    this.show(cell, execution);
-    this.isFilling = false;
+    this.show(cell, execution, { isPast: true });
   }
 
   private fillNew(): void {
-    const newest = Math.max(0, ...[...this.executions()].map(({ seq }) => seq));
+    const newest = newestOf(this.executions());
     for (const { model } of this.cells()) if (!this.births.has(model)) this.births.set(model, newest);
     const keys = this.keys().filter(({ cell }) => !this.screens.has(cell.model) && !cell.outputArea.future);
     const latest = keys.length > 0 ? latestOf(keys, this.executions()) : new Map<string, Execution>();
@@ -292,7 +290,8 @@ export class NotebookFollower {
 
   // --- one cell
 
-  private show(cell: CodeCell, execution: Execution): void {
+  private show(cell: CodeCell, execution: Execution, { isPast = false } = {}): void {
+    if (this.hasRunSince(cell, execution)) return;
     const known = this.screens.get(cell.model);
     if (known?.execution !== execution.id && !this.isNews(cell, execution, known)) return;
     if (this.isDrawnByLab(cell, execution)) {
@@ -305,7 +304,7 @@ export class NotebookFollower {
     }
     const { model } = this.panel.content;
     const wasDirty = model?.dirty ?? true;
-    this.draw(cell, execution);
+    this.draw(cell, execution, { isPast });
     // Another page has run it and will save it: two pages that save one notebook get into each other's way.
     const isOfAPage = execution.cell !== null && execution.request === null;
     const isWatched = isOfAPage && execution.client !== this.kernel.clientId;
@@ -322,9 +321,18 @@ export class NotebookFollower {
     const { outputsComeBack, showOthersRuns } = this.around.settings.values;
     if (seq <= this.newest ? !outputsComeBack : !showOthersRuns && execution.client !== this.kernel.clientId) return false;
     const shown = known && this.doc?.executions.get(known.execution);
-    if (shown && shown.seq > seq) return false;
-    const drawn = cell.outputArea.future && this.doc?.executions.get(cell.outputArea.future.msg.header.msg_id);
-    return !drawn || drawn.seq <= seq;
+    return !shown || shown.seq <= seq;
+  }
+
+  /** Whether this page has run the cell after that. Of what it runs just now the document does not know yet. */
+  private hasRunSince({ outputArea: { future } }: CodeCell, { seq }: Execution): boolean {
+    if (!future || this.givenUp.has(future)) return false;
+    const { msg_id: id, session } = future.msg.header;
+    if (session !== this.kernel.clientId) return false; // of a kernel that the notebook had before
+    const run = this.doc?.executions.get(id);
+    if (run) this.runs.set(future, run.seq);
+    else if (!this.runs.has(future)) this.runs.set(future, newestOf(this.executions()) + 1);
+    return seq < (this.runs.get(future) ?? 0);
   }
 
   private isDrawnByLab({ outputArea: { future } }: CodeCell, { id, client }: Execution): boolean {
@@ -335,13 +343,13 @@ export class NotebookFollower {
     return !this.isFilling && this.baseline !== null;
   }
 
-  private draw(cell: CodeCell, execution: Execution): void {
+  private draw(cell: CodeCell, execution: Execution, { isPast = false } = {}): void {
     let screen = this.screens.get(cell.model);
     if (screen?.execution !== execution.id) {
       const isOther = !isCodeOf(execution, cell.model.sharedModel.getSource());
       screen?.question?.remove();
       const note = screen?.note ?? null;
-      screen = new Screen(cell, execution, { isOther, isRestored: !this.hasFilled });
+      screen = new Screen(cell, execution, { isOther, isRestored: isPast || !this.hasFilled });
       screen.note = note;
       this.screens.set(cell.model, screen);
     }
@@ -389,7 +397,7 @@ export class NotebookFollower {
       if (!execution || this.isDisposed || cell.isDisposed || !isWanting()) return;
       this.torn.delete(id);
       const { future } = cell.outputArea;
-      if (future === null || !this.isDrawnByLab(cell, execution)) return;
+      if (!future || !this.isDrawnByLab(cell, execution)) return;
       this.givenUp.add(future);
       future.dispose();
       // JupyterLab hears of that in between, and 4.0 then takes the prompt's number away.
@@ -488,6 +496,12 @@ export class NotebookFollower {
     if (!execution || this.isDisposed || cell.isDisposed) return;
     if (this.screens.get(cell.model)?.execution === id) this.show(cell, execution);
   }
+}
+
+function newestOf(executions: Iterable<Execution>): number {
+  let newest = 0;
+  for (const { seq } of executions) newest = Math.max(newest, seq);
+  return newest;
 }
 
 /** Let the page answer its user, and go on before it begins with other work, where the browser knows how. */

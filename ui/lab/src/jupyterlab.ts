@@ -74,8 +74,11 @@ export interface CodeCellModel {
 }
 
 export interface OutputArea {
-  /** Of the execution that JupyterLab itself draws here; null if there is none. */
-  readonly future: { readonly msg: { readonly header: { readonly msg_id: string } }; dispose(): void } | null;
+  /** Of the execution that JupyterLab itself draws here; whatever its types say, undefined before the first. */
+  readonly future?: {
+    readonly msg: { readonly header: { readonly msg_id: string; readonly session: string } };
+    dispose(): void;
+  } | null;
   readonly rendermime: unknown;
   /** One for each output, the renderer among its children. */
   readonly widgets: readonly { children(): Iterable<unknown> }[];

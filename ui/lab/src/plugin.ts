@@ -5,7 +5,7 @@
  * gets none, because then that writer's outputs are the notebook's.
  */
 
-import { introduce } from "./documents.ts";
+import { beginWith, hasServerDocuments } from "./documents.ts";
 import { NotebookFollower, type Surroundings } from "./follower.ts";
 import type {
   App,
@@ -20,9 +20,6 @@ import type {
 } from "./jupyterlab.ts";
 import { OUTPUTS, type SettingRegistry, Settings } from "./settings.ts";
 import { bindTrans, DOMAIN } from "./translation.ts";
-
-/** Plugins of a server that writes outputs into notebooks, whether a notebook says so of itself or not. */
-const WRITERS = /^@jupyter-ai-contrib\/server-documents:/;
 
 const ID = "@rtc-kernel/lab:outputs";
 
@@ -41,7 +38,7 @@ export function makePlugin(
       const settings = new Settings(registry, ID, OUTPUTS);
       const around = { outputArea, settings, trans: bindTrans(translator?.load(DOMAIN)) };
       const followers = new Map<NotebookPanel["content"], PanelFollower>();
-      introduce(app.serviceManager?.user);
+      beginWith(app);
       const follow = (panel: NotebookPanel): void => {
         const follower = new PanelFollower(panel, () => isWritten(app, panel), around);
         followers.set(panel.content, follower);
@@ -63,10 +60,9 @@ export function makePlugin(
   };
 }
 
-/** Whether a server writes this notebook itself. */
+/** Whether a server writes this notebook itself. jupyter-server-documents' notebooks do not say so. */
 function isWritten(app: App, panel: NotebookPanel): boolean {
-  if (panel.content.model?.collaborative) return true;
-  return [...(app.listPlugins?.() ?? [])].some((id) => WRITERS.test(id));
+  return panel.content.model?.collaborative === true || hasServerDocuments(app);
 }
 
 /** One notebook, over its kernels. */

@@ -5,9 +5,7 @@
  * take as long as its cell does, so there is no time after which it is asked again.
  */
 
-import { type CommLike, type FutureLike, type Health, healthFromJson, type KernelLike } from "@rtc-kernel/client";
-
-const TARGET = "rtc.sync.v1";
+import { type CommLike, type FutureLike, type Health, healthFromJson, type KernelLike, makeComm } from "@rtc-kernel/client";
 
 /**
  * @returns how to end the question. `tell` is called at most once, with whether it has one, and what its agent said of
@@ -27,8 +25,7 @@ export function probe(kernel: KernelLike, tell: (has: boolean, health?: Health) 
     }
   };
   try {
-    comm = kernel.createComm(TARGET);
-    if ("commsOverSubshells" in comm) comm.commsOverSubshells = "disabled";
+    comm = makeComm(kernel);
     comm.onClose = ({ content }: { content: { data?: unknown } }) => {
       if (isOver) return;
       isOver = true;

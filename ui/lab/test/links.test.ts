@@ -64,6 +64,14 @@ describe("the ways to a link", () => {
     );
   });
 
+  test("where the agent knows the server's address, the one of this page is taken all the same", () => {
+    const hub = { ...made, proxied_url: `https://hub.example.org/user/ada/proxy/37919/?token=${TOKEN}` };
+    expect(waysTo(hub, "https://hub.campus.example.org/user/ada/").map(({ url }) => url)).toEqual([
+      `https://hub.campus.example.org/user/ada/proxy/37919/?token=${TOKEN}`,
+      made.url,
+    ]);
+  });
+
   test("without a proxy there is one", () => {
     expect(waysTo({ url: made.url, proxied_url: null }, "http://localhost:8888/")).toEqual([
       { kind: "direct", url: made.url, isLocal: true },

@@ -1,11 +1,12 @@
 /** The panel of one kernel's document. */
 
-import { announceStates, spoken, toast } from "@rtc-kernel/viewer/announce.ts";
+import { announceStates } from "@rtc-kernel/viewer/announce.ts";
 import { Banners } from "@rtc-kernel/viewer/Banners.tsx";
 import { now } from "@rtc-kernel/viewer/clock.ts";
 import { Filters } from "@rtc-kernel/viewer/Filters.tsx";
 import { type CardProps, HistoryView } from "@rtc-kernel/viewer/HistoryView.tsx";
 import { Icon } from "@rtc-kernel/viewer/icons.tsx";
+import { Said } from "@rtc-kernel/viewer/parts.tsx";
 import { listDeeds, press } from "@rtc-kernel/viewer/press.ts";
 import type { Session } from "@rtc-kernel/viewer/session.ts";
 import { KernelMark } from "@rtc-kernel/viewer/shapes.tsx";
@@ -83,14 +84,7 @@ export function Panel({ env, session, kernel }: PanelProps): JSX.Element {
           )}
         </div>
       </div>
-      <p class="unseen" aria-live="polite">
-        {spoken.value}
-      </p>
-      {toast.value ? (
-        <p class="toast" aria-hidden="true">
-          {toast.value}
-        </p>
-      ) : null}
+      <Said />
     </div>
   );
 }

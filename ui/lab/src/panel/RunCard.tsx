@@ -1,11 +1,10 @@
 /** What does one execution look like in the panel? */
 
 import { announce } from "@rtc-kernel/viewer/announce.ts";
-import { isOpen, originOf, STATE_WORDS, whoAsked } from "@rtc-kernel/viewer/executions.ts";
-import { formatExact, formatMachine, formatTime } from "@rtc-kernel/viewer/format.ts";
+import { originOf, STATE_WORDS, whoAsked } from "@rtc-kernel/viewer/executions.ts";
 import type { CardProps } from "@rtc-kernel/viewer/HistoryView.tsx";
 import { Icon, type IconName } from "@rtc-kernel/viewer/icons.tsx";
-import { act, Asked, CardCode, copy, Details, Outputs, Took, useRecord } from "@rtc-kernel/viewer/parts.tsx";
+import { act, Asked, CardCode, copy, Count, Details, Outputs, Took, useRecord, When } from "@rtc-kernel/viewer/parts.tsx";
 import type { Session } from "@rtc-kernel/viewer/session.ts";
 import { StateMark } from "@rtc-kernel/viewer/shapes.tsx";
 import { failure } from "@rtc-kernel/viewer/summary.ts";
@@ -108,15 +107,9 @@ function Head({ env, session, execution }: { env: PanelEnv; session: Session; ex
           asks={execution.input !== null}
           isShort={execution.input === null && PLAIN_STATES.has(execution.state)}
         />
-        <span class="count" title={trans.__("The number that the kernel gave it")}>
-          [{execution.execution_count ?? (isOpen(execution) ? "*" : " ")}]
-        </span>
+        <Count execution={execution} title={trans.__("The number that the kernel gave it")} />
         <Took session={session} execution={execution} />
-        {at === null ? null : (
-          <time class="when" dateTime={formatMachine(at)} title={formatExact(at)}>
-            {formatTime(at)}
-          </time>
-        )}
+        <When at={at} />
         {who === null ? null : <span class="who">{who}</span>}
         {execution.cell === null ? (
           <span class="dim" title={origin.title}>

@@ -55,8 +55,8 @@ export interface Way {
 /**
  * The ways to open a link, the one that reaches farthest first.
  *
- * @param made as the agent says it: `proxied_url` is a path on the Jupyter server, whose base URL the agent does not
- *   know unless JupyterHub has told it.
+ * @param made as the agent says it: `proxied_url` is a path on the Jupyter server, or an address where JupyterHub or a
+ *   setting has told the agent; this page knows one that works.
  * @param base of the Jupyter server of this page.
  */
 export function waysTo(made: { url: string; proxied_url?: string | null }, base: string): Way[] {
