@@ -37,6 +37,16 @@ def diagram(transitions: Mapping[Any, frozenset[Any]], *first: str) -> str:
     return "\n".join([*lines, "```"])
 
 
+KINDS = {
+    "Unicode": "text",
+    "Address": "address",
+    "Bool": "true or false",
+    "List": "list of texts",
+    "CaselessStrEnum": "word",
+}
+"""What a setting is, by its trait; numbers by their unit."""
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -65,9 +75,7 @@ def setting(name: str) -> list[str]:
     """One row."""
     trait: Any = config.RTCKernel.class_own_traits()[name]
     unit = next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
-    kind = {"Unicode": "text", "Bool": "true or false", "List": "list of texts", "CaselessStrEnum": "word"}.get(
-        type(trait).__name__, unit or "number"
-    )
+    kind = KINDS.get(type(trait).__name__, unit or "number")
     low, high = (config.trait_bound(trait, which) for which in ("min", "max"))
     limit = "" if low is None else f"{amount(low, unit)} to {amount(high, unit)}"
     if words := getattr(trait, "values", None):

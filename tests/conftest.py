@@ -7,17 +7,42 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
-from kernels import Gate, Running, start
+from kernels import Gate, Running, ask, start
 
 if TYPE_CHECKING:
     from jupyterlab_page import Browser
     from servers import JupyterServer
 
+# A test proves no speed, and the machine may be busy
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background; the programs that we start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure() -> None:
+    """Tests that run side by side have ports of their own, and so have their kernels: a manager gives a port free again
+    until its kernel binds it, and of some thousand kernels a few would find it taken by another one's."""
+    from jupyter_client.connect import LocalPortCache
+
+    from benchmarks import ports  # not for the programs that tests start, which may import this file, too
+
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    ports.PORTS = ports.PORTS[worker * len(ports.PORTS) // 8 : (worker + 1) * len(ports.PORTS) // 8]
+
+    def find_port(cache: LocalPortCache, ip: str) -> int:
+        while True:
+            (port,) = ports.free_ports(1)
+            if port not in cache.currently_used_ports:
+                cache.currently_used_ports.add(port)
+                return port
+
+    LocalPortCache.find_available_port = find_port
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +111,28 @@ def until() -> Callable[..., object]:
     return wait_until
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> object:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], object], timeout_s: float = 10.0) -> object:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.01)  # the pause between two looks, not a wait for something
-    pytest.fail(f"after {timeout_s:g} s still not: {what}")
+    pytest.fail(say_not(what, timeout_s))
+
+
+def recorded(kernel_id: str, *states: str) -> list[dict[str, Any]]:
+    """The history, oldest first, once it is in these states and has no more: a frontend may know of an end before the
+    agent does."""
+    found: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        found[:] = reversed(ask(kernel_id, "/api/history?limit=1000")["executions"])
+        return [row["state"] for row in found] == list(states)
+
+    wait_until(is_there, lambda: f"{states} in {[row['state'] for row in found]}", 30)
+    return found
+
+
+def say_not(what: str | Callable[[], object], timeout_s: float) -> str:
+    return f"after {timeout_s:g} s still not: {what if isinstance(what, str) else what()}"

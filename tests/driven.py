@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kernels import Message, Run, Running, start
+from conftest import wait_until
+from kernels import Message, Run, Running, gone, start
 
 from rtc_kernel import link
 from rtc_kernel.link import AGENT_IDENT, Channel, Way
@@ -62,6 +63,15 @@ class Agent:
         self.hello = next(r.info for r in self.heard if isinstance(r, link.Hello))
         self.codec = Codec(self.hello["key"].encode(), self.hello["signature_scheme"])
         self.say(link.Ready(relay_id, seq))
+
+    def die(self) -> None:
+        """With both copies of its end: what is sent from then on reaches nobody."""
+        assert self._socket is not None
+        process = psutil.Process(self.pid)
+        process.kill()
+        wait_until(gone([process]), "the stand-in is gone")
+        self._socket.close()
+        self._socket = None
 
     def say(self, record: link.Record) -> None:
         assert self._socket is not None

@@ -1,8 +1,9 @@
 """Which frontends are tested beside those of the tests' own environment, and where are they?
 
 Each is an environment of its own, because they exclude each other: the oldest JupyterLab and Notebook for which the
-extension is made, and the newest with a server that writes notebooks itself. The kernels, and the extension, are of
-this tree. ``python -m frontends`` in this directory makes them, or makes them anew; with ``uv``, where it is installed.
+extension is made, and the newest with a server that writes notebooks itself. One more has the clients that know nothing
+of us. The kernels, and the extension, are of this tree. ``python -m frontends`` in this directory makes them, or makes
+them anew; with ``uv``, where it is installed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Frontend:
     """What a server has to be started with. ``packages``: of its own environment; none: it is in the tests'."""
 
     name: str
-    command: str
+    command: str = ""
     packages: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -48,10 +49,26 @@ OLD_NOTEBOOK = Frontend("notebook-7.0", "notebook", ("notebook==7.0.0", "jupyter
 COLLABORATION = Frontend("collaboration", "lab", ("jupyterlab", "jupyter-collaboration"))
 SERVER_DOCUMENTS = Frontend("server-documents", "lab", ("jupyterlab", "jupyter-server-documents"))
 
+HUB = Frontend("hub", "hub", ("jupyterhub", "jupyterlab", "jupyter-server-proxy", "pycrdt>=0.14.3", "rich>=13.7"))
+"""JupyterHub, and what it starts for each of its users: servers, and kernels in their environment."""
+
 READERS = (LAB, NOTEBOOK, OLD_LAB, OLD_NOTEBOOK)
 """They leave it to the page what a notebook shows."""
 WRITERS = (COLLABORATION, SERVER_DOCUMENTS)
 """Their server shares the notebook between pages, or writes its outputs."""
+CLIENTS = Frontend(
+    "clients",
+    packages=(
+        "ipywidgets>=8",
+        "jupyter-console>=6.6",
+        "jupyter-kernel-gateway>=3",
+        "nbclassic>=1.1",
+        "PyQt6>=6.5",
+        "qtconsole>=5.5",
+        "voila>=0.5.6",
+    ),
+)
+"""Programs that know nothing of us, in one environment, because they go together."""
 
 
 def make(frontend: Frontend) -> None:
@@ -70,7 +87,7 @@ def make(frontend: Frontend) -> None:
 
 
 if __name__ == "__main__":
-    for each in (*READERS, *WRITERS):
+    for each in (*READERS, *WRITERS, HUB, CLIENTS):
         if each.packages and (len(sys.argv) == 1 or each.name in sys.argv[1:]):
             print(f"{each}: {', '.join(each.packages)}", flush=True)
             make(each)

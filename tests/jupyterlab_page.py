@@ -7,9 +7,8 @@ import json
 import os
 import re
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from conftest import wait_until
 from frontends import LAB, Frontend
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from servers import JupyterServer, jupyter_server
 from tools import CHROMIUM, QUIET
 
@@ -78,10 +78,10 @@ class Browser:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*options: str) -> Iterator[Browser]:
     """Headless Chromium, as installed on this machine."""
     with sync_playwright() as playwright:
-        process = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        process = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *options])
         context = process.new_context(viewport={"width": 1280, "height": 900})
         context.set_default_timeout(READY_S * 1000)
         expect.set_options(timeout=READY_S * 1000)
@@ -163,6 +163,21 @@ class NotebookPage:
         expect(self.prompt(index)).to_have_text(re.compile(r"\[\d+\]:") if count is None else f"[{count}]:")
         expect(self.indicator).to_have_attribute("data-status", "idle")
 
+    def complete(self, index: int, choice: str) -> None:
+        """Tab at the end of a cell, and a choice of what is offered. JupyterLab gives up on a kernel that takes longer
+        than a second, as it may do the first time; then one presses it again."""
+        offered = self.page.locator(".jp-Completer-item", has_text=choice)
+
+        def is_offered() -> bool:
+            if not offered.is_visible():
+                self.cell(index).locator(".cm-content").click()
+                self.page.keyboard.press("Control+End")
+                self.page.keyboard.press("Tab")
+            return is_done(offered.wait_for)
+
+        wait_until(is_offered, f"{choice} is offered", READY_S)
+        offered.click()
+
     def interrupt(self) -> None:
         """The button with the square."""
         self.panel.locator('[data-jp-item-name="interrupt"] jp-button').click()
@@ -182,16 +197,22 @@ class NotebookPage:
 
     def command(self, label: str) -> None:
         """One of the command palette."""
-        page = self.page
-        page.keyboard.press("Control+Shift+c")
-        page.locator(".lm-CommandPalette-input").last.fill(label)
-        page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=label).first.wait_for()
-        page.keyboard.press("Enter")
+        search_commands(self.page, label)
+        self.page.locator(".lm-CommandPalette-item.lm-mod-active", has_text=label).first.wait_for()
+        self.page.keyboard.press("Enter")
 
     def open_history(self) -> Locator:
         """The panel in the right sidebar; the cards of its executions, the newest last."""
-        self.page.locator('.jp-SideBar.jp-mod-right [data-id="rtc-kernel-panel"]').click()
-        return self.page.locator("#rtc-kernel-panel article.card")
+        tab = self.page.locator('.jp-SideBar.jp-mod-right [data-id="rtc-kernel-panel"]')
+        panel = self.page.locator("#rtc-kernel-panel")
+
+        def opened() -> bool:  # a page that is restored may yet close it
+            if not panel.is_visible():
+                tab.click()
+            return is_done(panel.wait_for)
+
+        wait_until(opened, "the panel is open", READY_S)
+        return panel.locator("article.card")
 
     @property
     def user(self) -> str:
@@ -222,18 +243,59 @@ class SoleNotebookPage(NotebookPage):
 
     def wait_ready(self) -> None:
         """Until the kernel is connected and idle. The indicator is idle before there is a kernel."""
-        deadline = time.monotonic() + READY_S
-        while not any("/channels" in url for url in self.heard):
-            assert time.monotonic() < deadline, "the kernel says nothing"
-            self.page.wait_for_timeout(20)
+        wait_on(self.page, lambda: any("/channels" in url for url in self.heard), "the kernel says something")
         expect(self.indicator).to_have_attribute("data-status", "idle")
 
     def open_history(self) -> Locator:
         """The same by the menu, because its sidebars have no tabs."""
-        self.page.get_by_role("menuitem", name="View").click()
-        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Right Sidebar$")).hover()
-        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Show Kernel History$")).click()
+        choose(self.page, "View", "Right Sidebar", "Show Kernel History")
         return self.page.locator("#rtc-kernel-panel article.card")
+
+
+def wait_on(page: Page, condition: Callable[[], object], what: str) -> None:
+    """Until something holds that comes of what the page sends or receives: that is told while it is waited on."""
+    wait_until(lambda: page.wait_for_timeout(10) or condition(), what, READY_S)
+
+
+def is_done(act: Callable[..., None]) -> bool:
+    """Whether it could be done within some seconds: a click, waiting for an element."""
+    with contextlib.suppress(PlaywrightTimeoutError):
+        act(timeout=3000)
+        return True
+    return False
+
+
+def search_commands(page: Page, label: str) -> None:
+    """Open the command palette, and search. What has the focus may be about to lose it, and take the keys with it: then
+    they are pressed again."""
+    search = page.locator(".lm-CommandPalette-input").last
+
+    def opened() -> bool:
+        page.keyboard.press("Control+Shift+c")
+        return is_done(search.wait_for)
+
+    wait_until(opened, "the command palette is open", READY_S)
+    search.fill(label)
+
+
+def choose(page: Page, menu: str, submenu: str, command: str) -> None:
+    """A command by the menus. They show what there was when they were opened, and an extension's commands may come
+    later: then they are opened again."""
+
+    def label(text: str) -> Locator:
+        return page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{text}$"))
+
+    def found() -> bool:
+        page.get_by_role("menuitem", name=menu).click()
+        label(submenu).hover()
+        if is_done(label(command).wait_for):
+            return True
+        for _ in (submenu, menu):
+            page.keyboard.press("Escape")
+        return False
+
+    wait_until(found, f"{command} is in the menu", READY_S)
+    label(command).click()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,11 @@ from rtc_kernel import discovery
 Message = dict[str, Any]
 
 
+FOREVER = "import time; any(time.sleep(0.05) for _ in range(20_000))"
+"""A cell that runs until it is interrupted. One long sleep would not do: a signal that comes right before the system
+call is looked at behind it."""
+
+
 @dataclass
 class Run:
     """One execution as its client saw it."""
@@ -164,10 +169,14 @@ def start(kernel_name: str, *, ready: bool = True, **options: Any) -> Iterator[R
     manager = KernelManager(kernel_name=kernel_name, **options.pop("manager", {}))
     manager.start_kernel(**options)
     client = manager.blocking_client()
-    client.start_channels()
+    client.start_channels(hb=ready)  # its thread may begin when the context of one that is stopped at once has gone
     try:
         if ready:
-            client.wait_for_ready(timeout=60)
+            try:
+                client.wait_for_ready(timeout=60)
+            except RuntimeError as exc:
+                exc.add_note(_standing(manager))
+                raise
         yield Running(manager, client)
     finally:
         client.stop_channels()
@@ -177,6 +186,29 @@ def start(kernel_name: str, *, ready: bool = True, **options: Any) -> Iterator[R
         manager.context.destroy()
 
 
+def _standing(manager: KernelManager) -> str:
+    """What there is of a kernel that does not answer: its processes, and who is connected with whom."""
+    told = [f"{manager.connection_file}: {manager.get_connection_info()}"]
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(int(manager.provisioner.process.pid))
+        for process in (root, *root.children(recursive=True)):
+            told.append(f"{process.pid} {process.status()} {process.cmdline()[:6]} {process.num_threads()} threads")
+            told += [f"  {at.laddr} {at.raddr} {at.status}" for at in process.net_connections()]
+    return "\n".join(told)
+
+
 def gone(processes: list[psutil.Process]) -> Callable[[], bool]:
     """A condition: all of these have ended, and none is a zombie of ours."""
     return lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+def left_behind(home: Path) -> list[psutil.Process]:
+    """What of ours runs for this Jupyter home: relays and agents. A kernel ends before its relay does."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "rtc_kernel" in " ".join(process.cmdline()) and process.environ().get("JUPYTER_RUNTIME_DIR") == str(
+                home / "runtime"
+            ):
+                found.append(process)
+    return found

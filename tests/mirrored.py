@@ -94,9 +94,9 @@ def whole(msg_id: str, *outputs: Step, code: str = "", count: int = 1) -> list[S
 class Mirrored:
     """Feeds steps; ``at`` is the number of the step."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, notebook: str | None = "own.ipynb", **limits: int) -> None:
         self.limits = Limits(**limits)
-        self.mirror = Mirror("k", notebook="own.ipynb", generation=0, next_seq=1, limits=self.limits)
+        self.mirror = Mirror("k", notebook=notebook, generation=0, next_seq=1, limits=self.limits)
         self.rows = Rows()
         self.changes: list[Change] = []
         self.at = 0.0

@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 from conftest import wait_until
 
+from benchmarks.ports import free_ports
+
 STARTED_S = 60.0
 """Until a server must be there; a busy machine takes its time."""
 
@@ -30,6 +32,12 @@ class JupyterServer:
     root: Path
     log: Path
     process: psutil.Process
+
+
+def environment_of(python: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """For ``python -m jupyter <command>``: jupyter looks for its commands in PATH, where another Python's
+    may come first."""
+    return {**environ, "PATH": f"{python.parent}{os.pathsep}{environ.get('PATH', os.defpath)}"}
 
 
 @contextlib.contextmanager
@@ -47,8 +55,11 @@ def jupyter_server(
     root.mkdir(exist_ok=True)
     argv = [str(python), "-m", "jupyter", command, "--no-browser", "--ServerApp.ip=127.0.0.1"]
     argv += [f"--ServerApp.root_dir={root}", *options]
+    if not any(option.startswith("--ServerApp.port=") for option in options):
+        argv.append(f"--ServerApp.port={free_ports(1)[0]}")  # by itself it takes what another one is about to take, too
     if os.name == "posix" and os.geteuid() == 0:  # in a container
         argv.append("--allow-root")
+    environ = environment_of(python, environ)
     with log.open("w") as output, subprocess.Popen(argv, env=environ, stdout=output, stderr=output) as process:
 
         def found() -> tuple[str, str] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from conftest import say_not
 from pycrdt import Doc
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -19,6 +21,7 @@ from rtc_kernel.agent.document import StateDocument
 from rtc_kernel.agent.requests import RequestsDocument
 from rtc_kernel.agent.serve import Blob, HistoryQuery, Page, PruneQuery
 from rtc_kernel.agent.serve.access import Role, Tokens
+from rtc_kernel.agent.serve.passage import Passage
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.errors import MissingError
@@ -257,10 +260,12 @@ class Follower:
 
 
 @asynccontextmanager
-async def serving(backend: SmallBackend | None = None, **settings: Any) -> AsyncIterator[Socket]:
+async def serving(
+    backend: SmallBackend | None = None, *, passage: Passage | None = None, **settings: Any
+) -> AsyncIterator[Socket]:
     """A listening server, stopped at the end."""
     backend = backend or SmallBackend()
-    server = Server(backend, RTCKernel(**settings), kernel=KERNEL)
+    server = Server(backend, RTCKernel(**settings), kernel=KERNEL, passage=passage)
     server.listen()
     served = Socket(backend, server)
     try:
@@ -272,9 +277,15 @@ async def serving(backend: SmallBackend | None = None, **settings: Any) -> Async
         AsyncHTTPClient().close()
 
 
-async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
-    """Let the loop run until a condition holds."""
+async def eventually(
+    condition: Callable[[], object | Awaitable[object]], what: str | Callable[[], object], timeout_s: float = 10.0
+) -> None:
+    """Let the loop run until a condition holds, which may be one to wait for."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"after {timeout_s:g} s still not: {what}"
-        await asyncio.sleep(0.005)
+    while True:
+        value = condition()
+        if await value if inspect.isawaitable(value) else value:
+            return
+        if time.monotonic() >= deadline:
+            raise AssertionError(say_not(what, timeout_s))
+        await asyncio.sleep(0.005)  # the pause between two looks

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernels import Running, reply_to, start
+from kernels import FOREVER, Running, reply_to, start
 
 import rtc_kernel
 from rtc_kernel.agent.act.queries import Answered, CloseComm, Command, OpenComm, Queries
@@ -124,8 +124,8 @@ def test_the_last_function_for_a_target_is_the_one_that_answers(bare: Running) -
 def test_an_interrupt_is_an_answer(bare: Running) -> None:
     define(
         bare,
-        "from rtc_kernel.answering import answer\nimport threading\n@answer('slow')\ndef slow(_):\n"
-        "    print('begun', flush=True)\n    threading.Event().wait(30)",
+        "from rtc_kernel.answering import answer\n@answer('slow')\ndef slow(_):\n"
+        f"    print('begun', flush=True)\n    {FOREVER}",
     )
     send(bare, "comm_open", "c", target_name="slow")
     while bare.client.get_iopub_msg(timeout=20)["content"].get("text") != "begun\n":

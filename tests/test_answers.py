@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,16 +36,33 @@ def no_blob(digest: str) -> None:
 def test_a_link_can_be_clicked_copied_and_withdrawn() -> None:
     link = Link(name="link-1", role="view", url="http://127.0.0.1:9/?token=T&a=b", proxied_url="https://hub/x?token=T")
     data = bundle(answers.render_share(link, NOW))
-    assert "http://127.0.0.1:9/?token=T&a=b" in data["text/plain"].splitlines()
     assert 'href="http://127.0.0.1:9/?token=T&amp;a=b"' in data["text/html"]
     assert 'href="https://hub/x?token=T"' in data["text/html"]
     assert "%rtc unshare link-1" in data["text/plain"]
     assert "can watch, until it is withdrawn" in data["text/plain"]
+    lines = data["text/plain"].splitlines()
+    assert lines[0].startswith("Whoever has this link and may use this server can watch")
+    assert lines[1:3] == ["https://hub/x?token=T", "directly: http://127.0.0.1:9/?token=T&a=b"]
     ends = Link(name="a b", role="run", url="javascript:alert(1)", expires_at=NOW + 7200)
     data = bundle(answers.render_share(ends, NOW))
     assert "run code, interrupt and restart, for 2 h." in data["text/plain"]
     assert '%rtc unshare "a b"' in data["text/plain"]
     assert "href" not in data["text/html"]
+
+
+def test_a_way_that_may_not_be_there_is_not_the_first() -> None:
+    direct = "http://127.0.0.1:9/?token=T"
+    link = Link(name="a", role="view", url=direct, proxied_url="/user/ada/proxy/9/?token=T")
+    for one, second in (
+        (link, "through the server: /user/ada/proxy/9/?token=T"),
+        (
+            replace(link, proxied_url="https://hub/proxy/9/?token=T", is_proxy_sure=False),
+            "through the server, if it has jupyter-server-proxy: https://hub/proxy/9/?token=T",
+        ),
+    ):
+        lines = bundle(answers.render_share(one, NOW))["text/plain"].splitlines()
+        assert lines[0] == "Whoever has this link can watch, until it is withdrawn."
+        assert lines[1:3] == [direct, second]
 
 
 def test_nothing_of_others_is_markup() -> None:
@@ -57,6 +75,7 @@ def test_nothing_of_others_is_markup() -> None:
     pages = [
         answers.render_status(facts, NOW),
         answers.render_share(Link(name=EVIL, role=EVIL, url=EVIL, proxied_url="https://" + EVIL), NOW),
+        answers.render_share(Link(name=EVIL, role=EVIL, url=EVIL, proxied_url="/" + EVIL), NOW),
         answers.render_who(
             [Peer(name=EVIL, role=EVIL, way=EVIL, since=0)], [Grant(name=EVIL, role=EVIL, created_at=0)], NOW
         ),

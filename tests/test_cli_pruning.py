@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import recorded
 from kernels import Running, start
 
 from rtc_kernel import cli, discovery
@@ -206,6 +207,7 @@ def test_text_beyond_store_execution_bytes_is_left_out_and_the_live_row_says_so(
     async def follow() -> dict[str, Any]:
         async with asyncio.timeout(20), connect(f"{alive.url}/?token={alive.token}") as doc:
             await doc.wait_for(lambda doc: any("rtc_truncated" in row.metadata for row in doc.executions.values()))
+            await doc.wait_for(lambda doc: all(row.finished_at for row in doc.executions.values()))
             (row,) = (row for row in doc.executions.values() if "rtc_truncated" in row.metadata)
             return dict(row.metadata["rtc_truncated"])
 
@@ -231,7 +233,10 @@ def test_a_live_kernels_agent_prunes_its_own_history(
     def ask(method: str, path: str, body: Any = None) -> Any:
         return asyncio.run(call(address, method, path, body))
 
-    newest = ask("GET", "/api/history?limit=1000")["executions"]
+    def history() -> list[Any]:
+        return list(ask("GET", "/api/history?limit=1000")["executions"])
+
+    newest = recorded(alive.kernel_id, *["ok"] * (NEWEST_KEPT + 8))[::-1]
     epoch = ask("GET", "/api/health")["epoch"]
     assert [row["alive"] for row in told(capsys, "--keep", "1")] == [False]
     (would,) = told(capsys, alive.kernel_id[:8], "--keep", "1", "--dry-run")
@@ -240,14 +245,13 @@ def test_a_live_kernels_agent_prunes_its_own_history(
         NEWEST_KEPT,
         True,
     )
-    assert len(ask("GET", "/api/history?limit=1000")["executions"]) == len(newest)
+    assert len(history()) == len(newest)
     assert ask("POST", "/api/prune", {})["executions_left"] == 55  # its settings
     would |= {"executions": 55 - NEWEST_KEPT}
     rows = told(capsys, "--all", "--keep", "1")
     would["bytes"] = rows[0]["bytes"]
     assert rows == [would, {**rows[1], "path": str(dead), "executions": 0}]
-    left = ask("GET", "/api/history?limit=1000")["executions"]
-    assert left == newest[:NEWEST_KEPT]
+    assert history() == newest[:NEWEST_KEPT]
     assert ask("GET", "/api/health")["epoch"] == epoch
     with pytest.raises(SetupError, match="no such execution") as caught:
         ask("GET", f"/api/executions/{newest[-1]['id']}")

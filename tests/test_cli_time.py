@@ -19,9 +19,10 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
-from kernels import Running
+from kernels import FOREVER, Gate, Running, finish
 
 from rtc_kernel import cli, discovery
+from rtc_kernel.agent.keep.edit import PAUSE_S
 from rtc_kernel.agent.keep.store import Store
 from rtc_kernel.cli.grammar import parser, read_moment
 from rtc_kernel.cli.replaying import Event, Screen, paced
@@ -279,11 +280,22 @@ def test_a_display_that_was_updated_later_is_named(home: Path, capsys: Capture, 
 
 
 def test_a_live_kernel_is_replayed_exported_and_run_again(
-    kernel: Running, until: Callable[..., Any], capsys: Capture
+    kernel: Running, until: Callable[..., Any], capsys: Capture, gate: Gate
 ) -> None:
     """Over its file and over a link alike; and run again it says the same."""
     (live,) = until(discovery.live, "the agent has said where it is", 30)
-    kernel.execute("import time; print('one', flush=True); time.sleep(0.4); print('two')")
+    begun = kernel.client.execute(f"print('one', flush=True)\n{gate.code}print('two')")
+
+    def recorded() -> Any:
+        assert cli.main(["history", "--json"]) == 0
+        runs = json.loads(capsys.readouterr().out)
+        return runs and runs[-1]["outputs"]
+
+    until(recorded, "'one' is recorded", 30)
+    between = datetime.now()
+    until(lambda: datetime.now() - between > timedelta(seconds=2 * PAUSE_S), "that would be told apart", 30)
+    gate.open()
+    finish(kernel.client, begun)
     kernel.execute("class A: pass\nA()")
     kernel.execute("1/0")
 
@@ -298,10 +310,7 @@ def test_a_live_kernel_is_replayed_exported_and_run_again(
     assert text == replayed(str(live.store)) == replayed(kernel.kernel_id)
     assert "\none\ntwo\n#1 ok" in text
 
-    assert cli.main(["history", "--json"]) == 0
-    run = json.loads(capsys.readouterr().out)[-1]
-    first = run["outputs"][0]["at"]
-    value = exported(capsys, (datetime.fromtimestamp(first) + timedelta(seconds=0.2)).isoformat())
+    value = exported(capsys, between.isoformat())
     assert [cell["outputs"] for cell in value["cells"]] == [
         [{"name": "stdout", "output_type": "stream", "text": "one\n"}]
     ]
@@ -394,7 +403,7 @@ def test_what_cannot_be_run_again_is_told(home: Path, capsys: Capture, arguments
 
 def test_ctrl_c_ends_a_rerun_and_its_kernel(home: Path, tmp_path: Path, until: Callable[..., Any]) -> None:
     sign = tmp_path / "pid"
-    code = f"import os, time, pathlib\npathlib.Path({str(sign)!r}).write_text(f'{{os.getpid()}}.')\ntime.sleep(600)"
+    code = f"import os, pathlib\npathlib.Path({str(sign)!r}).write_text(f'{{os.getpid()}}.')\n" + FOREVER
     leave(home, (ran(code, 0, 1), ()))
     process = subprocess.Popen(
         [sys.executable, "-m", "rtc_kernel.cli", "rerun"],

@@ -353,7 +353,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["comm_open", "comm_msg", "comm_close", "x"]), anything, st.binary(max_size=30)),

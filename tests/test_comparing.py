@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtc_kernel.comparing import comparable, differences
@@ -107,7 +107,7 @@ OUTPUTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(OUTPUTS, OUTPUTS)
 def test_any_outputs_are_compared_and_equal_ones_are_the_same(one: list[Any], other: list[Any]) -> None:
     assert differ(one, copy.deepcopy(one)) == []

@@ -53,6 +53,10 @@ def test_every_setting_has_help_with_a_full_stop_and_is_in_help_all(name: str) -
         (["--RTCKernel.port=x"], {}, "--RTCKernel.port=x"),
         ([], {"RTC_KERNEL_SHARE": "everybody"}, "RTC_KERNEL_SHARE"),
         ([], {"RTC_KERNEL_IPC_KERNELS": "[1"}, "RTC_KERNEL_IPC_KERNELS"),
+        ([], {"RTC_KERNEL_PUBLIC_URL": "hub.example.org"}, "RTC_KERNEL_PUBLIC_URL"),
+        (["--RTCKernel.public_url=https://ada:pw@hub.example.org"], {}, "no address of a server"),
+        (["--RTCKernel.public_url=https://hub.example.org/?token=x"], {}, "no address of a server"),
+        (["--RTCKernel.public_url=https://[hub"], {}, "no address of a server"),
     ],
 )
 def test_a_value_that_does_not_fit_is_one_line_that_names_its_place(

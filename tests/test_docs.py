@@ -403,7 +403,7 @@ def test_each_of_the_two_lines_is_one_line_of_commands_that_exist(marker: str) -
         args = grammar.parser().parse_args(last[2:])
         assert (ROOT / args.notebook).is_file()
     else:
-        assert last == [".venv/bin/python", "-m", "pytest"]
+        assert last == [".venv/bin/python", "-m", "pytest", "-n", "2", "--dist", "loadfile"]
 
 
 def test_ci_runs_the_line_of_the_readme() -> None:

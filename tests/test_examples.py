@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
-from kernels import Running
+from kernels import Gate, Running
+from relays import LACKS_REDIS, RELAY
 
+from benchmarks.ports import free_ports
 from rtc_kernel import discovery, install
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -125,3 +129,54 @@ def test_ask_columns(kernel: Running, until: Callable[..., object]) -> None:
         "known:   name, canton",
         "fresh:   name, canton, people",
     ], done.stderr
+
+
+# --- the relay
+
+
+@pytest.mark.skipif(bool(LACKS_REDIS), reason=LACKS_REDIS or "all is there")
+def test_a_relay_from_one_command_and_a_run_that_is_watched_at_its_other_end(home: Path, tmp_path: Path) -> None:
+    notebook, gate = tmp_path / "greeting.ipynb", Gate(tmp_path / "gate")
+    cell = nbformat.v4.new_code_cell(f"{gate.code}print('hello', 'from afar')")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+    cli = [sys.executable, "-m", "rtc_kernel.cli"]
+    first, second = free_ports(2)
+    with said_by("npm", "start", "--prefix", RELAY, "--", "--port", first, "--tokens", home / "tokens.json") as relay:
+        tokens = dict(line.split() for line in read_to(relay, "  view ")[-3:])
+        assert sorted(read_to(relay, "relay ") + read_to(relay, "relay ")) == [
+            f"relay ws://127.0.0.1:{port}" for port in (first, second)
+        ]
+        run = [*cli, "run", notebook, "--kernel", "rtc-python", "--linger", "10m"]
+        run += ["--relay", f"ws://127.0.0.1:{first}", "--room", "team"]
+        watch = [*cli, "watch", f"ws://127.0.0.1:{second}/team"]
+        with (
+            said_by(*run, RTC_KERNEL_RELAY_TOKEN=tokens["publish"]),
+            said_by(*watch, RTC_KERNEL_RELAY_TOKEN=tokens["view"]) as lines,
+        ):
+            read_to(lines, "RTC Python")
+            gate.open()
+            read_to(lines, "hello from afar")
+
+
+@contextmanager
+def said_by(*command: object, **environment: str) -> Iterator[Iterator[str]]:
+    """The lines that a program prints, while it runs."""
+    argv = [str(one) for one in command]
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen(argv, env={**os.environ, **environment}, **settings) as process:
+        try:
+            yield iter(process.stdout)
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            for _ in process.stdout:  # it ends when all of its processes have
+                pass
+
+
+def read_to(lines: Iterator[str], end: str) -> list[str]:
+    """Lines up to one that holds ``end``."""
+    read = []
+    for line in lines:
+        read.append(line.rstrip("\n"))
+        if end in line:
+            return read
+    raise AssertionError(f"it ended without {end!r}: {read}")

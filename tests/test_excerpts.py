@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycrdt import Doc
 
@@ -88,7 +88,6 @@ class Flood:
         return schema.read_execution("e", self.doc["executions"]["e"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text("aö\n", min_size=1, max_size=20), st.booleans()), max_size=40))
 def test_a_reader_that_looks_now_and_then_gets_every_byte_or_its_place_in_a_gap(steps: list[tuple[str, bool]]) -> None:
     flood = Flood()
@@ -116,7 +115,6 @@ def test_a_reader_that_looks_now_and_then_gets_every_byte_or_its_place_in_a_gap(
         assert shown == whole.encode()
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text("ab\n", min_size=1, max_size=20), st.booleans()), max_size=40))
 def test_lines_are_read_once_whatever_was_left_out(steps: list[tuple[str, bool]]) -> None:
     flood, reading = Flood(), Reading()

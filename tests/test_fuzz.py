@@ -44,7 +44,7 @@ def test_what_a_target_says_holds_for_its_seeds_and_what_comes_of_them(name: str
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_a_target_says_holds_for_any_bytes(name: str) -> None:
-    @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=EXAMPLES[name], suppress_health_check=list(HealthCheck), database=None)
     @given(st.binary(max_size=200))
     def holds(data: bytes) -> None:
         load(name).run(data)

@@ -46,6 +46,7 @@ PURE = {
     "agent/serve/ranges",
     "agent/serve/session",
     "agent/serve/outward",
+    "agent/serve/passage",
     *(file.removesuffix(".py") for file in FILES if file.startswith(("agent/mirror/", "agent/act/"))),
 }
 IMPURE_MODULES = {

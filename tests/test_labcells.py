@@ -19,19 +19,15 @@ import nbformat
 import pytest
 from conftest import wait_until
 from frontends import LAB
-from kernels import Gate, gone
+from kernels import FOREVER, Gate, gone
 from servers import JupyterServer
-from tools import missing
+from tools import in_lab, missing
 
 from rtc_kernel import client
 
 MISSING = missing("playwright", "jupyterlab")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.timeout(300),
-]
+pytestmark = in_lab(MISSING)
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
@@ -45,6 +41,7 @@ if TYPE_CHECKING or not MISSING:
         kernel_of,
         lab_page,
         tab,
+        wait_on,
         write_notebook,
     )
     from playwright.sync_api import Route, WebSocketRoute, expect
@@ -230,7 +227,7 @@ def test_what_the_python_client_asks_for_with_a_cell_is_in_that_cell(lab: Jupyte
     def ask(code: str, cell: int | None) -> None:
         async def run() -> None:
             kernel = kernel_of(lab)
-            async with asyncio.timeout(60), client.connect(kernel.url, token=kernel.token) as doc:
+            async with client.connect(kernel.url, token=kernel.token, timeout_s=60) as doc, asyncio.timeout(60):
                 asked = await doc.run(code, **({} if cell is None else {"cell": cells[cell].id, "notebook": name}))
                 await asked.result()
 
@@ -249,6 +246,8 @@ def test_what_the_python_client_asks_for_with_a_cell_is_in_that_cell(lab: Jupyte
         expect(notebook.cell(1).locator(".rtc-Note button")).to_have_text("ran with different code")
         expect(notebook.outputs(1)).to_have_count(0)
         ask("print('of no cell')", None)
+        ask("print('asked')", 0)
+        expect(notebook.prompt(0)).to_have_text("[4]:")  # so the page knows of the run before, too
         notebook.press(1, "b")
         notebook.write(2, "print('of no cell')")
         agent_of(lab).kill()  # all of the document comes anew
@@ -407,7 +406,7 @@ def test_a_page_that_lost_messages_or_begins_a_new_epoch_shows_all_once(
             is_lossy = True
             gates[0].open()
             expect(theirs.outputs(1)).to_have_text("0\n1\n")
-            wait_until(lambda: mine.page.wait_for_timeout(10) or lost, "something is lost", 30)
+            wait_on(mine.page, lambda: lost, "something is lost")
             is_lossy = False
             expect(mine.outputs(1)).to_have_text("0\n")
             gates[1].open()
@@ -426,6 +425,50 @@ def test_a_page_that_lost_messages_or_begins_a_new_epoch_shows_all_once(
 
 
 CELL_ID = "window.jupyterapp.shell.currentWidget.content.widgets[1].model.id"
+
+
+@ends
+def test_a_cell_that_is_run_in_the_moment_its_outputs_come_back_shows_the_new_ones_alone(
+    lab: JupyterServer, browser: Browser
+) -> None:
+    is_holding = True
+    held: list[tuple[WebSocketRoute, str | bytes]] = []
+
+    def relay(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def receive(message: str | bytes) -> None:
+            if is_holding and isinstance(message, bytes) and message[0] == 7:  # parts: with a buffer, as updates are
+                held.append((socket, message))
+            else:
+                socket.send(message)
+
+        server.on_message(receive)
+
+    name = write_notebook(lab, "rtc-python", "n = globals().get('n', 0) + 1; print('run', n); n")
+    with tab(lab, browser, name) as theirs:
+        theirs.wait_ready()
+        theirs.run(0, 1)
+    with another(browser) as elsewhere:
+        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        with tab(lab, elsewhere, name) as mine:
+            mine.wait_ready()
+            wait_on(mine.page, lambda: held, "the history has come")
+            mine.run(0, 2)
+            wanted = ["run 2\n", "2"]
+            expect(mine.outputs(0)).to_have_text(wanted)
+            asked = mine.model(0)
+            is_holding = False
+            for socket, message in held:
+                socket.send(message)
+            filled = "performance.getEntriesByName('rtc_kernel:filled').length"
+            wait_until(lambda: mine.page.evaluate(filled), "the notebook is filled", READY_S)
+            assert mine.model(0) == asked
+            expect(mine.open_history()).to_have_count(2)
+            assert mine.model(0) == asked
+            expect(mine.outputs(0)).to_have_text(wanted)
+            mine.run(0, 3)
+            expect(mine.outputs(0)).to_have_text(["run 3\n", "3"])
 
 
 @ends
@@ -455,7 +498,7 @@ def test_a_server_that_is_started_again_takes_nothing_from_the_page_and_adds_not
     """Its kernels end with it, however it ends."""
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(jupyter_lab(tmp_path / "home"))
-        name = write_notebook(lab, "rtc-python", "print('kept')", "print('begun')\nimport time\ntime.sleep(1000)")
+        name = write_notebook(lab, "rtc-python", "print('kept')", f"print('begun')\n{FOREVER}")
         mine = stack.enter_context(tab(lab, browser, name))
         mine.wait_ready()
         mine.run(0, 1)

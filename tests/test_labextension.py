@@ -12,22 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 from kernels import Gate
 from servers import JupyterServer
-from tools import missing
+from tools import in_lab, missing
 
 MISSING = missing("playwright", "jupyterlab")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.timeout(300),
-]
+pytestmark = [*in_lab(MISSING), pytest.mark.usefixtures("kernels_end")]
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import Browser, another, tab, write_notebook
     from playwright.sync_api import expect
-
-
-pytestmark.append(pytest.mark.usefixtures("kernels_end"))
 
 
 def png_of(side: int) -> bytes:

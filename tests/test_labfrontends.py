@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from conftest import wait_until
-from frontends import READERS, WRITERS, Frontend
-from kernels import Gate
+from frontends import READERS, SERVER_DOCUMENTS, WRITERS, Frontend
+from kernels import FOREVER, Gate
 from servers import JupyterServer
-from tools import missing
+from tools import in_lab, missing
 
 MISSING = missing("playwright")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.timeout(300),
-]
+pytestmark = in_lab(MISSING)
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
@@ -34,6 +31,7 @@ if TYPE_CHECKING or not MISSING:
         jupyter_lab,
         start_kernel,
         tab,
+        wait_on,
         write_notebook,
     )
     from playwright.sync_api import Error as PlaywrightError
@@ -205,10 +203,60 @@ def test_what_is_lost_with_a_connection_is_completed_when_it_is_back(
                 expect(watching.outputs(1)).to_have_text("a\nb\n")
             lossy, before = False, len(sockets)
             cut()
-            wait_until(lambda: notebook.page.wait_for_timeout(10) or len(sockets) > before, "it is connected again", 60)
+            wait_on(notebook.page, lambda: len(sockets) > before, "it is connected again")
             third.open()  # JupyterLab hears the end, and nothing of what is missing in between
             expect(notebook.prompt(1)).to_have_text("[3]:")
             expect(notebook.outputs(1)).to_have_text("a\nb\nc\n")
+
+
+def spend_an_hour(server: JupyterServer, browser: Browser, *, is_asked: bool) -> None:
+    """What a user does with a kernel, whatever its page is. ``is_asked``: the page has answers for ``input()``."""
+    ask = "zebra_crossing = 7\nname = input('who? ')\nprint('hello', name)"
+    sleep = f"print('asleep')\n{FOREVER}"
+    name = write_notebook(server, "rtc-python", ask, sleep, "zebra_", "%rtc share", "1/0")
+    start_kernel(server, browser, name)
+    with tab(server, browser, name) as notebook:
+        notebook.wait_ready()
+        notebook.start(0)
+        if is_asked:
+            notebook.cell(0).locator(".jp-Stdin-input").fill("Ada")
+            notebook.cell(0).locator(".jp-Stdin-input").press("Enter")
+            expect(notebook.outputs(0).last).to_have_text("hello Ada\n")
+        else:
+            expect(notebook.outputs(0)).to_contain_text("StdinNotImplementedError")
+        notebook.start(1)
+        expect(notebook.outputs(1)).to_have_text("asleep\n")
+        notebook.press(1, "i", "i")
+        expect(notebook.outputs(1).last).to_contain_text("KeyboardInterrupt")
+        notebook.complete(2, "zebra_crossing")
+        expect(notebook.cell(2).locator(".cm-content")).to_have_text("zebra_crossing")
+        notebook.run(2, 3)
+        expect(notebook.outputs(2)).to_have_text("7")
+        notebook.run(3)
+        link = str(notebook.outputs(3).locator("a").first.get_attribute("href"))
+        with urllib.request.urlopen(link, timeout=30) as page:
+            assert page.status == 200
+        notebook.run(4, 4)
+        expect(notebook.outputs(4)).to_contain_text("ZeroDivisionError")
+        with notebook.page.expect_response(re.compile(r"/api/kernels/[^/]+/restart")):
+            notebook.press(2, "0", "0")
+            notebook.page.locator(".jp-Dialog .jp-mod-accept").click()
+        notebook.wait_ready()
+        notebook.start(2)
+        expect(notebook.outputs(2)).to_contain_text("NameError")
+        ended = ["ok" if is_asked else "error", "error", "ok", "ok", "error", "error"]
+        wait_until(lambda: [run["state"] for run in reversed(history(server))] == ended, "all is in the history", 60)
+
+
+def test_a_kernel_asks_completes_is_interrupted_shared_and_restarted(lab: JupyterServer, browser: Browser) -> None:
+    spend_an_hour(lab, browser, is_asked=True)
+
+
+def test_so_it_does_where_a_server_shares_the_notebook(
+    writer: JupyterServer, browser: Browser, request: pytest.FixtureRequest
+) -> None:
+    """jupyter-server-documents 0.3 asks nobody, whatever the kernel."""
+    spend_an_hour(writer, browser, is_asked=request.node.callspec.params["writer"] is not SERVER_DOCUMENTS)
 
 
 def test_where_a_server_shares_the_notebook_nothing_is_filled_and_nothing_is_there_twice(

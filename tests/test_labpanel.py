@@ -13,20 +13,17 @@ from frontends import NOTEBOOK
 from jupyter_client import BlockingKernelClient
 from kernels import Gate
 from servers import JupyterServer
-from tools import missing
+from tools import in_lab, missing
 
 MISSING = missing("playwright", "jupyterlab")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.timeout(300),
-]
+pytestmark = in_lab(MISSING)
 
 if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import (
         Browser,
         NotebookPage,
+        choose,
         end_kernels,
         jupyter_lab,
         lab_page,
@@ -55,8 +52,8 @@ class Panel:
         expect(self.node).to_be_visible()
 
     def card(self, code: str) -> Locator:
-        """Those whose code or outputs' fold has a text."""
-        return self.cards.filter(has_text=code)
+        """Those whose code or outputs' fold has a text; who ran it has a name that may have it, too."""
+        return self.cards.filter(has=self.page.locator(".code, .outputs-fold", has_text=code))
 
     def outputs(self) -> Locator:
         """Of cards that are open: they stand in the light of the page."""
@@ -132,7 +129,7 @@ def test_what_any_client_runs_is_in_the_panel_and_a_click_goes_to_the_cell(
 
         with client_of(lab) as console:
             console.execute("print('from ' + 'a console')")
-            mine = panel.card("from a console")
+            mine = panel.card("'a console'")
             expect(mine).to_have_attribute("data-state", "ok")
             expect(mine.locator(".facts")).to_contain_text("ada")
             expect(mine.locator(".facts")).to_contain_text("no cell")
@@ -264,9 +261,7 @@ def test_it_is_used_by_keys_and_fits_light_and_dark(lab: JupyterServer, browser:
         panel.cards.first.get_by_label("Details").click()
         light = page.evaluate("getComputedStyle(document.querySelector('#rtc-kernel-panel')).backgroundColor")
         complaints = [f"light: {one}" for one in panel.complaints_of_axe()] if AXE.exists() else []
-        page.get_by_role("menuitem", name="Settings").click()
-        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).hover()
-        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^JupyterLab Dark$")).click()
+        choose(page, "Settings", "Theme", "JupyterLab Dark")
         expect(panel.node).to_have_attribute("data-light", "false")
         expect(panel.node).not_to_have_css("background-color", light)
         if AXE.exists():
@@ -307,7 +302,7 @@ def test_other_kernels_other_documents_and_kernels_that_end(
         expect(panel.node.locator(".empty")).to_contain_text("Nothing has run")
         page.locator(".jp-CodeConsole-promptCell .cm-content").fill("print('in a ' + 'console')")
         page.keyboard.press("Shift+Enter")
-        mine = panel.card("in a console")
+        mine = panel.card("in a ")
         expect(mine).to_have_attribute("data-state", "ok")
         page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text=plain).click()
         page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text="Console").click()
@@ -343,9 +338,7 @@ def test_in_notebook_it_is_in_the_right_sidebar(browser: Browser, tmp_path: Path
         code = page.locator(".jp-Notebook .jp-Cell .cm-content")
         code.first.wait_for()
         expect(panel.node).to_be_hidden()
-        page.get_by_role("menuitem", name="View").click()
-        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Right Sidebar$")).hover()
-        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Show Kernel History$")).click()
+        choose(page, "View", "Right Sidebar", "Show Kernel History")
         expect(panel.node.locator(".empty")).to_contain_text("Nothing has run")
         code.first.click()
         page.keyboard.press("Shift+Enter")

@@ -19,7 +19,7 @@ import mcp_types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import Gate, Running, ask, post, start
+from kernels import FOREVER, Gate, Running, ask, post, start
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from serving import eventually
@@ -152,6 +152,7 @@ def test_a_person_and_an_agent_see_each_other_under_their_names(
     """In both protocols that clients speak: of the handshake, and of 2026."""
     shared.execute("person = 'ada'")
     shared.execute("1 / 0")
+    until(lambda: [row["state"] for row in history(shared)[:2]] == ["error", "ok"], "both are recorded", 30)
 
     async def fact() -> str:
         async with agent(log=log, mode=mode) as assistant, rtc_kernel.connect(shared.kernel_id) as person:
@@ -275,10 +276,11 @@ def test_every_answer_is_bounded_and_says_what_it_left_out(shared: Running, log:
     asyncio.run(fact())
 
 
-def test_a_history_is_read_page_by_page_and_searched(shared: Running, log: Path) -> None:
+def test_a_history_is_read_page_by_page_and_searched(shared: Running, log: Path, until: Until) -> None:
     shared.execute("'needle-1'")
     shared.execute("raise ValueError('needle-2')")
     shared.execute("'other'")
+    until(lambda: [row["state"] for row in history(shared)] == ["ok", "error", "ok"], "all are recorded", 30)
 
     async def fact() -> None:
         async with agent("--role", "view", log=log) as assistant:
@@ -340,7 +342,7 @@ def test_what_takes_longer_goes_on_and_is_waited_for_or_stopped(shared: Running,
             gate.open()
             assert value_of(await waiting, "state") == "ok"
 
-            text = await assistant.begin("import time\nwhile True: time.sleep(.01)")
+            text = await assistant.begin(FOREVER)
             key = value_of(text, "execution").split(" ")[0]
             stopped = await assistant.text("interrupt", execution=key)
             assert value_of(stopped, "state") == "error"
@@ -363,9 +365,14 @@ def test_a_call_that_is_cancelled_leaves_the_run_alone(shared: Running, log: Pat
             calling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await calling
-            status = await assistant.value("kernel_status")
-            assert [row["by"] for row in status["running"]] == ["assistant"]
-            gate.open()
+
+            async def goes_on() -> bool:
+                return [row["by"] for row in (await assistant.value("kernel_status"))["running"]] == ["assistant"]
+
+            try:
+                await eventually(goes_on, "the run goes on", 20)
+            finally:
+                gate.open()
             assert "[output 0: result]\n'done'\n" in await assistant.text("run_code", **asked)
 
     asyncio.run(fact())
@@ -482,7 +489,7 @@ def test_a_kernel_that_is_restarted_or_dies_is_told(log: Path) -> None:
             hints = {name for name, tool in tools.items() if tool.annotations.destructive_hint}
             assert hints == {"run_code", "interrupt", "restart"}
             await assistant.text("run_code", code="kept = 1")
-            sleeping = {"code": "import time; print('begun', flush=True); time.sleep(600)", "timeout_s": 60}
+            sleeping = {"code": f"print('begun', flush=True); {FOREVER}", "timeout_s": 60}
             running = asyncio.create_task(assistant.error("run_code", **sleeping))
             await eventually(lambda: "begun" in assistant.told, "it runs", 20)
             assert "restarted, 1 times" in (await assistant.value("restart"))["done"]
@@ -558,7 +565,7 @@ def test_stdout_has_the_protocol_alone_and_the_end_of_stdin_is_the_end(shared: R
         assert result["isError"]
         assert "by: raw [31mone" in result["content"][0]["text"]
         assert links(shared) == {"raw [31mone": "run"}
-        process.stdin.write(run_call(3, code="import time; time.sleep(600)", request_id="r-left", timeout_s=600))
+        process.stdin.write(run_call(3, code=FOREVER, request_id="r-left", timeout_s=600))
         process.stdin.flush()
         running = lambda: [run for run in history(shared) if run["request"] == "r-left" and run["state"] == "running"]  # noqa: E731
         (run,) = until(running, "it runs", 20)

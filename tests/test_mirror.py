@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mirrored import (
     Mirrored,
@@ -238,7 +238,6 @@ MESSAGES = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(Channel), st.sampled_from(Way), MESSAGES), max_size=5))
 def test_any_garbage_gives_changes_or_nothing(steps: list[Step]) -> None:
     """No message makes the mirror raise, and what comes out makes rows that are JSON and UTF-8."""

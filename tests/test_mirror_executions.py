@@ -29,7 +29,7 @@ from rtc_kernel.agent.mirror.executions import (
 )
 from rtc_kernel.link import Channel, Way
 from rtc_kernel.tables import ExecutionState as State
-from rtc_kernel.tables import PutExecution
+from rtc_kernel.tables import PutExecution, PutKernel
 from rtc_kernel.wire import Message
 
 
@@ -56,6 +56,24 @@ def test_a_vs_code_cell_names_its_notebook(cell: str, path: str | None) -> None:
     m = Mirrored()
     m.feed(request("a", metadata={"cellId": cell}))
     assert (m.row("a").cell, m.row("a").notebook) == (cell, path or "own.ipynb")
+
+
+def test_a_kernel_that_was_started_for_no_notebook_is_of_the_one_that_its_cells_name() -> None:
+    m = Mirrored(notebook=None)
+    m.feed(request("a", metadata={"cellId": "8d1a7f0e"}))
+    assert m.row("a").notebook is None
+    m.feed(request("b", metadata={"cellId": "vscode-notebook-cell:Untitled-1.ipynb#W0"}))
+    m.crash()
+    m.feed(request("c"))
+    assert (m.kernel.notebook, m.row("c").notebook) == ("Untitled-1.ipynb", "Untitled-1.ipynb")
+    told = m.feed(request("d", metadata={"cellId": "vscode-notebook-cell:/home/saved.ipynb#W0"}))
+    assert PutKernel("k", {"notebook": "/home/saved.ipynb"}) in told
+    told = m.feed(request("e", metadata={"cellId": "vscode-notebook-cell:/home/saved.ipynb#W1"}), request("f"))
+    assert not [change for change in told if isinstance(change, PutKernel) and "notebook" in change.columns]
+    m.feed(request("g", metadata={"cellId": "vscode-notebook-cell:/other.ipynb#W0", "rtc_request": "of-a-row"}))
+    assert (m.kernel.notebook, m.row("f").notebook) == ("/home/saved.ipynb", "/home/saved.ipynb")
+    given = Mirrored().feed(request("a", metadata={"cellId": "vscode-notebook-cell:/other.ipynb#W0"}))
+    assert not [change for change in given if isinstance(change, PutKernel)], "what the server says stands"
 
 
 def test_running_begins_with_execute_input_and_the_end_needs_reply_and_idle() -> None:
@@ -476,6 +494,14 @@ def test_of_what_a_killed_kernel_may_have_begun_nobody_knows() -> None:
     m.feed(request("a"), begun("a"), request("b"), request("c"), request("d", metadata={"rtc_request": "r1"}))
     m.child("exited", exit_code=-9)
     assert [m.row(i).state for i in "abcd"] == [State.LOST, State.LOST, State.ABORTED, State.LOST]
+
+
+def test_what_a_kernel_broke_off_is_aborted() -> None:
+    """So IRkernel and bash_kernel answer what was interrupted."""
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), stream("a", "on\n"), reply("a", "abort"), status("a", "idle"))
+    assert m.row("a").state is State.ABORTED
+    assert m.texts("a") == ["on\n"]
 
 
 def test_what_ran_when_the_kernel_went_is_lost_whatever_is_said_to_its_client() -> None:

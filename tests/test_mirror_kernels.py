@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from mirrored import Mirrored, begun, header, request, status
 
+from rtc_kernel.link import Channel, Way
 from rtc_kernel.tables import ExecutionState
 from rtc_kernel.tables import KernelState as State
+from rtc_kernel.wire import Message
 
 INFO = header("kernel_info_request", "i")
 
@@ -18,6 +20,15 @@ def test_a_new_child_starts_and_is_idle_at_its_first_idle_of_any_parent() -> Non
     assert m.kernel.state is State.STARTING
     m.feed(status(INFO, "idle"))
     assert (m.kernel.state, m.kernel.last_activity_at) == (State.IDLE, 4.0)
+
+
+def test_a_child_whose_first_idle_nobody_could_hear_has_started_when_it_answers() -> None:
+    m = Mirrored()
+    m.child("started", pid=7)
+    m.feed((Channel.SHELL, Way.TO_FRONT, Message(header("kernel_info_reply", "r"), INFO, {}, {"status": "ok"})))
+    assert m.kernel.state is State.IDLE
+    m.feed(status("a", "busy"))
+    assert m.feed((Channel.SHELL, Way.TO_FRONT, Message(header("kernel_info_reply", "r"), INFO, {}, {}))) == []
 
 
 def test_only_execute_requests_and_comms_of_the_main_shell_make_it_busy() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtc_kernel import moments
@@ -163,7 +163,7 @@ RUNS = st.builds(
 GROWTHS = st.dictionaries(st.integers(0, 5), STEPS, max_size=3)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(RUNS, GROWTHS, TIMES)
 def test_at_no_time_there_was_nothing_and_at_the_end_there_is_all(run: Execution, growth: Growth, when: float) -> None:
     assert execution_at(run, growth, -math.inf) is None
@@ -173,7 +173,7 @@ def test_at_no_time_there_was_nothing_and_at_the_end_there_is_all(run: Execution
     assert (execution_at(run, growth, last) is None) == (moments.began_at(run) == math.inf)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(RUNS, GROWTHS, TIMES, TIMES)
 def test_what_was_there_stays_there(run: Execution, growth: Growth, one: float, other: float) -> None:
     """Any two times: states go on, outputs are added, text grows, and what stands there is what stands there now."""
@@ -195,7 +195,7 @@ def test_what_was_there_stays_there(run: Execution, growth: Growth, one: float, 
             assert later in (now, earlier)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(RUNS, GROWTHS)
 def test_times_are_when_something_changed(run: Execution, growth: Growth) -> None:
     found = times(run, growth)
@@ -204,7 +204,7 @@ def test_times_are_when_something_changed(run: Execution, growth: Growth) -> Non
         assert execution_at(run, growth, first) == execution_at(run, growth, math.nextafter(second, -math.inf))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(RUNS, GROWTHS)
 def test_the_pieces_make_the_whole(run: Execution, growth: Growth) -> None:
     found = pieces(run, growth)
@@ -228,7 +228,7 @@ WRITES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(WRITES)
 def test_what_came_behind_a_pause_is_told_apart_exactly(writes: list[Any]) -> None:
     """Any text in any streams with more than 50 ms between: at each time exactly what had come by then."""

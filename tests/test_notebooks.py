@@ -7,6 +7,8 @@ import functools
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from kernels import left_behind
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from serving import eventually
+from test_cli_acting import rtc
 
 from rtc_kernel import connect
 from rtc_kernel.tables import ExecutionState, to_json
@@ -113,11 +117,35 @@ def through_papermill(kernel: str, path: Path) -> NotebookNode:
 
 
 @pytest.mark.parametrize("way", [through_nbclient, through_papermill])
-def test_the_same_notebook_comes_out(way: Callable[[str, Path], NotebookNode], tmp_path: Path) -> None:
+def test_the_same_notebook_comes_out(
+    way: Callable[[str, Path], NotebookNode], tmp_path: Path, home: Path, until: Callable[..., object]
+) -> None:
     ours, bare = (told(way(name, tmp_path)) for name in NAMES)
+    until(lambda: not left_behind(home), "nothing of it runs any more", 30)
     assert len(ours) == len(bare)
     for mine, theirs in zip(ours, bare, strict=True):
         assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["papermill in.ipynb out.ipynb -k rtc-python", "nbconvert --execute --to notebook --output out.ipynb in.ipynb"],
+    ids=["papermill", "nbconvert"],
+)
+def test_as_a_program_it_shows_a_link_and_leaves_a_history_and_nothing_else(
+    command: str, tmp_path: Path, home: Path, until: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_KERNEL_SHARE", "view")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    nbformat.write(made(CELLS[1], CELLS[2], kernel="rtc-python"), tmp_path / "in.ipynb")
+    argv = [sys.executable, "-m", *command.split()]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    assert "rtc_kernel: view link: http" in done.stderr
+    assert nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "2"
+    until(lambda: not left_behind(home), "nothing of it runs any more", 30)
+    (store,) = (home / "data" / "rtc_kernel").glob("*.sqlite3")
+    rows = json.loads(rtc("history", str(store), "--json").stdout)
+    assert sorted(row["code"] for row in rows) == sorted(cell.source for cell in CELLS[1:3])
 
 
 def stop_nbclient(kernel: str, path: Path, cell: NotebookNode) -> tuple[NotebookNode, str]:

@@ -252,7 +252,7 @@ def test_a_flood_ends_the_connection():
     assert Hang("it floods us") in commands
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b"\x00", b"\x01", b"\x02", b"\x04"])), max_size=8))
 def test_any_bytes_give_commands(tails):
     one = Transcript()

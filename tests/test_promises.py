@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from conftest import wait_until
-from kernels import Gate, Running, start
+from kernels import FOREVER, Gate, Running, start
 from peers import TROUBLE, WRONG_EPOCH, ClientPeer, Journal, Line, StockPeer, fetch_replica
 from pycrdt import Map
 from serving import eventually
@@ -187,9 +187,9 @@ def execute(code: str, **columns: Any) -> Json:
 # --- one death at a time -------------------------------------------------------------------------------------
 
 
-async def blocked(stage: Stage, seconds: float = 60.0) -> str:
+async def blocked(stage: Stage) -> str:
     """A run of the owner's keeps the kernel busy; its execution."""
-    run = await stage.owner.run(stage.journal.code("blocks", f"import time\ntime.sleep({seconds})"))
+    run = await stage.owner.run(stage.journal.code("blocks", FOREVER))
     key = await run.execution()
     await stage.owner.wait_for(lambda doc: state_of(doc, key) == "running", PATIENCE_S)
     return key
@@ -289,7 +289,7 @@ def test_a_question_outlives_the_agent(tmp_path: Path) -> None:
 
 def test_what_a_frontend_runs_can_be_interrupted_by_its_id_after_the_agent_has_died(tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
-        key = stage.kernel.client.execute("import time\ntime.sleep(60)")
+        key = stage.kernel.client.execute(FOREVER)
         await stage.owner.wait_for(lambda doc: state_of(doc, key) == "running", PATIENCE_S)
         assert (await stage.history())[key].state is ExecutionState.RUNNING, "it is stored"
         stage.kill_agent()
@@ -354,7 +354,7 @@ def test_after_the_death_of_the_machine_nothing_runs_by_itself_and_nothing_is_lo
         ann = await stage.stock("ann")
         ann.write({"done": execute(stage.journal.code("done"))})
         await until_states(stage, "done", "done")
-        ann.write({"runs": execute(stage.journal.code("runs", "import time\ntime.sleep(60)"))})
+        ann.write({"runs": execute(stage.journal.code("runs", FOREVER))})
         await eventually(lambda: "runs" in stage.journal.read(), "it runs", PATIENCE_S)
         ann.write({key: execute(stage.journal.code(key)) for key in ("w1", "w2")})
         await until_states(stage, "requested", "w1", "w2")
@@ -678,11 +678,7 @@ class Scene:
             line.cut()
         answering = asyncio.create_task(self._answer_all())
         try:
-            async with asyncio.timeout(2 * PATIENCE_S):  # a question may wait for a minute
-                while not (self._is_settled() and await self._works()):  # noqa: ASYNC110 - of other processes
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(f"not settled: {self._open()}") from None
+            await eventually(self._is_at_rest, self._open, 2 * PATIENCE_S)  # a question may wait for a minute
         finally:
             answering.cancel()
 
@@ -723,6 +719,9 @@ class Scene:
 
     def _is_settled(self) -> bool:
         return not any(self._open().values())
+
+    async def _is_at_rest(self) -> bool:
+        return self._is_settled() and await self._works()
 
     async def _works(self) -> bool:
         """A request of somebody who has no others, and a frontend's cell, get through: nothing stands before them."""

@@ -15,9 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import recorded
 from jupyter_client import AsyncMultiKernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
-from kernels import Running, ask, finish, gone, start
+from kernels import FOREVER, Running, ask, finish, gone, start
 from servers import jupyter_server
 from serving import eventually
 from test_cli_acting import rtc
@@ -86,8 +87,8 @@ def test_a_kernel_under_its_own_name_is_behind_the_relay(until: Until, tmp_path:
         code = f"import os; print(os.getcwd(), os.environ['MINE'], {HANDED!r} in os.environ)"
         assert running.execute(code).text == f"{tmp_path} 1 False\n"
         assert HANDED.encode() not in Path(f"/proc/{running.agent().pid}/environ").read_bytes()
-        (row,) = rows(running)
-        assert (row["code"], row["state"]) == (code, "ok")
+        (row,) = recorded(running.kernel_id, "ok")
+        assert row["code"] == code
         (listed,) = json.loads(rtc("list", "--json").stdout)
         assert listed["kernel_id"] == running.kernel_id
         processes = running.processes()
@@ -134,7 +135,7 @@ def test_a_kernelspec_has_its_environment_and_says_how_it_is_interrupted(
     with start("odd") as running:
         assert running.execute(code).text == f"{tmp_path} hello $HOME $UNKNOWN None\n"
         assert f"--dir={home / 'data' / 'kernels' / 'odd'}" in running.child().cmdline()
-        msg_id = running.client.execute("import time; time.sleep(1000)")
+        msg_id = running.client.execute(FOREVER)
         until(lambda: any(row["id"] == msg_id for row in rows(running)), "it runs", 30)
         running.manager.interrupt_kernel()
         until(lambda: [row["state"] for row in rows(running)] == ["ok", "error"], "it was interrupted", 30)
@@ -161,8 +162,8 @@ def test_two_kernels_of_one_manager(until: Until) -> None:
             assert reply["content"]["status"] == "ok"
         await eventually(lambda: {kernel.kernel_id for kernel in discovery.live()} == set(ids), "both are there", 30)
         for kernel in ids:
-            answered = await asyncio.to_thread(ask, kernel, "/api/history")
-            assert [row["code"] for row in answered["executions"]] == [f"print({kernel!r})"]
+            (row,) = await asyncio.to_thread(recorded, kernel, "ok")
+            assert row["code"] == f"print({kernel!r})"
         for client in clients:
             client.stop_channels()
         await managers.shutdown_all()
@@ -178,7 +179,8 @@ def test_a_kernel_of_another_language(until: Until) -> None:
     with start("bash") as running:
         assert running.execute("echo $((6 * 7))").text == "42\n"
         assert live(running, until).display_name == "Bash"
-        assert [row["code"] for row in rows(running)] == ["echo $((6 * 7))"]
+        (row,) = recorded(running.kernel_id, "ok")
+        assert row["code"] == "echo $((6 * 7))"
 
 
 def test_a_kernelspec_that_needs_no_relay_is_started_as_it_is(home: Path, caplog: Warnings) -> None:
@@ -233,7 +235,7 @@ def test_a_relay_that_cannot_start_costs_the_kernel_nothing(
 
 def test_a_kernel_that_cannot_start_fails_as_it_does_without_us(home: Path, caplog: Warnings) -> None:
     write_spec(home, "gone", ["/nowhere/python", "-f", "{connection_file}"])
-    write_spec(home, "mute", [sys.executable, "-c", "import time; time.sleep(1000)"])
+    write_spec(home, "mute", [sys.executable, "-c", FOREVER])
     with pytest.raises(FileNotFoundError), start("gone"):
         pass
     assert "kernel 'gone' cannot be started" in caplog.text
@@ -267,7 +269,7 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
         assert session["kernel"]["name"] == "python3"
         async with front_of(server, kernel) as front:
             assert (await front.execute("print(1)"))[1] == "1\n"
-            sleeping = await front.start("import time; time.sleep(1000)")
+            sleeping = await front.start(FOREVER)
             await call(server, "POST", f"api/kernels/{kernel}/interrupt")
             assert (await front.finish(sleeping))["ename"] == "KeyboardInterrupt"
             assert (await front.execute("%rtc who"))[0]["status"] == "ok"
@@ -278,11 +280,9 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
             assert (await front.execute("print(2)"))[1] == "2\n"
         again = await discovered(kernel)
         assert (again.kernel_name, again.url) == ("python3", before.url)
-        wanted = ["print(1)", "import time; time.sleep(1000)", "%rtc who", "print(2)"]
-        codes: list[str] = []
-        async with asyncio.timeout(30):
-            while codes != wanted:  # its agent has only just come
-                codes = [row["code"] for row in await history(again)]
+        wanted = ["print(1)", FOREVER, "%rtc who", "print(2)"]
+        rows = await history(again, "ok", "error", "ok", "ok")  # its agent has only just come
+        assert [row["code"] for row in rows] == wanted
         processes = psutil.Process(again.relay_pid).children(recursive=True)
         await call(server, "DELETE", f"api/sessions/{session['id']}")
         await eventually(gone(processes), "nothing of it runs any more", 30)

@@ -15,10 +15,11 @@ import pytest
 from conftest import wait_until
 from driven import Driven, drive, write_spec
 from jupyter_client import BlockingKernelClient
-from kernels import Gate, Run, finish, gone, reply_to
+from kernels import FOREVER, Gate, Run, finish, gone, reply_to
 
 from rtc_kernel import link
 from rtc_kernel.link import Channel, Way
+from rtc_kernel.relay.app import SIGNAL_GRACE_S
 
 Until = Callable[..., Any]
 
@@ -29,7 +30,7 @@ FRONTS: dict[str, dict[str, Any]] = {
 }
 """How frontends may be connected; all but plain TCP have ipc behind the relay."""
 
-SLEEP = "import time; print('on', flush=True); time.sleep(1000)"
+SLEEP = f"print('on', flush=True); {FOREVER}"
 LOOP = "print('on', flush=True)\nwhile True: pass"
 DEAF = "import signal\nfor n in (signal.SIGTERM, signal.SIGINT): signal.signal(n, signal.SIG_IGN)\n" + LOOP
 FLOOD = "i = 0\nwhile True: print('on', i, flush=True); i += 1"
@@ -168,14 +169,15 @@ def test_the_agent_answers_what_its_own_run_asks_and_what_a_frontends_run_asks(f
             assert finish(client, run).text == f"FRONT {number}\n"
 
 
-def test_of_two_answers_the_second_answers_no_later_question(driven: Driven, gate: Gate) -> None:
+def test_of_two_answers_the_second_answers_no_later_question(driven: Driven) -> None:
+    """The kernel drops what is there before it asks."""
     agent, client = driven.agent_side, driven.client
-    run = client.execute(f"a = input()\n{gate.code}b = input()\nprint(a, b)", allow_stdin=True)
+    second = "assert get_ipython().kernel.stdin_socket.poll(30_000)"
+    run = client.execute(f"a = input()\n{second}\nb = input()\nprint(a, b)", allow_stdin=True)
     client.get_stdin_msg(timeout=10)
     agent.question(run)
     agent.answer("one")
     client.input("late")
-    gate.open()
     client.get_stdin_msg(timeout=10)
     agent.answer("two")
     assert finish(client, run).text in ("one two\n", "late two\n")
@@ -221,7 +223,8 @@ def test_an_interrupt_comes_once_even_if_the_agent_is_too_busy_to_say_that_it_fe
     psutil.Process(driven.agent_side.pid).suspend()
     try:
         finish(driven.client, run)
-        assert driven.execute("time.sleep(1)").reply["content"]["status"] == "ok"
+        longer = f"import time; time.sleep({2 * SIGNAL_GRACE_S})"  # than the relay waits for the agent's word
+        assert driven.execute(longer).reply["content"]["status"] == "ok"
     finally:
         psutil.Process(driven.agent_side.pid).resume()
 
@@ -315,17 +318,27 @@ def idles(client: BlockingKernelClient, msg_id: str) -> bool:
 
 def test_what_a_kernel_says_on_its_way_out_passes_and_belongs_to_its_old_life(driven: Driven) -> None:
     agent = driven.agent_side
-    run = runs(driven.client, "import time; print('on', flush=True); time.sleep(0.7); print('last', 'words')")
+    # What ipykernel sets when it is told to end.
+    asked = "any(get_ipython().exit_now or time.sleep(0.01) for _ in range(12_000))"
+    run = runs(driven.client, f"import time; print('on', flush=True)\n{asked}\nprint('last words')")
     agent.act("restart")
     ended = finish(driven.client, run)
     assert ended.text == "last words\n"
     restarted(driven)
-    last, aborted = (
-        max(r.seq for r in agent.heard if isinstance(r, link.Tapped) and word in r.frames[-1])
-        for word in (b"last words", b'"aborted"')
-    )
+
+    def said(channel: Channel, word: str) -> int:
+        tapped = [r for r in agent.heard if isinstance(r, link.Tapped) and r.channel is channel]
+        return max(r.seq for r in tapped if run.encode() in r.frames[-3] and word.encode() in r.frames[-1])
+
+    status = ended.reply["content"]["status"]
+    last, answered = said(Channel.IOPUB, "last words"), said(Channel.SHELL, f'"{status}"')
     turn, again = (r.seq for r in agent.heard if isinstance(r, link.Child) and r.event != "exited" and r.seq > 1)
-    assert last < turn < aborted < again
+    assert last < turn
+    if status == "ok":  # it was given the time to say that, too
+        assert answered < turn
+    else:
+        assert status == "aborted"
+        assert turn < answered < again
     idle = max(r.seq for r in agent.heard if isinstance(r, link.Tapped) and run.encode() in r.frames[-3])
     assert idle < again, "what is answered in its place belongs to it, too"
     with pytest.raises(queue.Empty):
@@ -373,6 +386,32 @@ def test_what_a_dead_agent_had_submitted_while_the_kernel_restarted_never_runs(d
     restarted(driven)
     assert driven.execute("twice").reply["content"]["ename"] == "NameError"
     assert not submitted(driven, "twice = True")
+
+
+def test_a_line_that_no_agent_could_get_waits_for_the_next_one(driven: Driven) -> None:
+    agent, client = driven.agent_side, driven.client
+    agent.die()
+    line = client.execute("%rtc who")
+    agent.meet()
+    ask = agent.wait(lambda: next((r for r in agent.heard if isinstance(r, link.Ask)), None), "asked")
+    assert (ask.info["lines"], ask.info["msg_id"]) == (["%rtc who"], line)
+    agent.say(link.Answer(ask.ask_id, {"status": "ok", "outputs": [["stream", {"name": "stdout", "text": "me"}]]}))
+    assert finish(client, line).text == "me"
+
+
+def test_a_line_that_an_agent_had_when_it_died_goes_to_no_other(driven: Driven) -> None:
+    """It may have done what was asked."""
+    agent, client = driven.agent_side, driven.client
+    line = client.execute("%rtc restart")
+    agent.wait(lambda: next((r for r in agent.heard if isinstance(r, link.Ask)), None), "asked")
+    agent.die()
+    agent.meet()
+    agent.act("restart")
+    assert finish(client, line).reply["content"]["status"] == "aborted"
+    restarted(driven)
+    assert driven.execute("print(1)").text == "1\n"
+    agent.listen()
+    assert not [r for r in agent.heard if isinstance(r, link.Ask)]
 
 
 def test_a_restart_while_one_is_under_way_is_ignored(driven: Driven) -> None:

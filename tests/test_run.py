@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kernels
 import nbformat
 import pytest
-from kernels import Gate
+from conftest import recorded
+from kernels import FOREVER, Gate
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -194,7 +194,7 @@ def test_errors_may_be_allowed(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_takes_too_long_ends_the_run(tmp_path: Path) -> None:
-    outcome, told = go(notebook(tmp_path / "n.ipynb", "import time\ntime.sleep(60)"), timeout_s=0.5)
+    outcome, told = go(notebook(tmp_path / "n.ipynb", FOREVER), timeout_s=0.5)
     assert (outcome.state, outcome.exit_code) == ("timeout", 1)
     assert outcome.message == "cell 1 of 1: did not finish within 0.5 s"
     assert isinstance(told[-1], CellEnded)
@@ -315,7 +315,7 @@ def start(path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-SLEEPS = "import time, pathlib\npathlib.Path('started').touch()\n"
+SLEEPS = f"import pathlib; pathlib.Path('started').touch(); {FOREVER}"
 
 
 def interrupt(process: subprocess.Popen[str], path: Path, until: Callable[..., object]) -> None:
@@ -325,7 +325,7 @@ def interrupt(process: subprocess.Popen[str], path: Path, until: Callable[..., o
 
 
 def test_ctrl_c_interrupts_the_cell_and_writes_what_there_is(tmp_path: Path, until: Callable[..., object]) -> None:
-    path = notebook(tmp_path / "n.ipynb", "print('before')", SLEEPS + "time.sleep(60)", "print('never')")
+    path = notebook(tmp_path / "n.ipynb", "print('before')", SLEEPS, "print('never')")
     out = tmp_path / "out.ipynb"
     with start(path, "-o", str(out)) as process:
         interrupt(process, tmp_path, until)
@@ -341,8 +341,7 @@ def test_ctrl_c_interrupts_the_cell_and_writes_what_there_is(tmp_path: Path, unt
 
 
 def test_a_second_ctrl_c_ends_a_run_whose_cell_does_not_listen(tmp_path: Path, until: Callable[..., object]) -> None:
-    deaf = f"while True:\n    try:\n        {SLEEPS.strip().replace(chr(10), '; ')}; time.sleep(60)\n"
-    deaf += "    except KeyboardInterrupt: pass"
+    deaf = f"while True:\n    try:\n        {SLEEPS}\n    except KeyboardInterrupt: pass"
     path = notebook(tmp_path / "n.ipynb", "print('before')", deaf)
     with start(path, "-o", str(tmp_path / "out.ipynb")) as process:
         interrupt(process, tmp_path, until)
@@ -383,8 +382,7 @@ def test_a_run_that_lingers_has_written_its_notebook_and_can_be_followed_until_i
     cells = nbformat.read(out, as_version=4).cells
     assert [output.output_type for cell in cells for output in cell.outputs] == ["stream", "error"]
     (live,) = discovery.live()
-    rows = kernels.ask(live.kernel_id, "/api/history")["executions"]
-    assert [row["state"] for row in rows] == ["error", "ok"]
+    recorded(live.kernel_id, "ok", "error")
     child.send_signal(signal.SIGINT)
     assert child.wait(30) == 1, "the cell's failure, not an interrupt"
     reader.join(30)

@@ -1050,7 +1050,7 @@ class World(Scheduled):
             self.work("ok")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(operations=st.lists(OPERATIONS, min_size=20, max_size=80))
 def test_whatever_happens_each_row_runs_at_most_once_in_order_and_ends_or_is_held(
     operations: list[tuple[Any, ...]],
@@ -1070,7 +1070,6 @@ def test_whatever_happens_each_row_runs_at_most_once_in_order_and_ends_or_is_hel
     assert "0 open, 0 held" in repr(world.scheduler)
 
 
-@settings(deadline=None)
 @given(peers=st.lists(st.integers(0, 6), min_size=1, max_size=80), lookahead=st.integers(1, 8))
 def test_a_first_row_waits_for_one_row_of_each_other_peer_and_for_the_lookahead(
     peers: list[int], lookahead: int

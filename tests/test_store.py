@@ -277,7 +277,7 @@ def change_of(kind: str, key: Any, value: Any, rows: Rows) -> Change | None:
     return None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.lists(STEPS, max_size=12), max_size=4))
 def test_any_changes_read_back_as_the_oracle_has_them(batches: list[list[tuple[str, Any, Any]]]) -> None:
     first: list[Change] = [PutKernel("k1", {"name": "python", "started_at": 100.0})]
@@ -417,7 +417,7 @@ def test_the_window_has_the_newest_and_all_that_is_unfinished(store: Store) -> N
     assert [row.seq for row in store.window(50).executions] == [1, *range(2, 9)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=3), st.integers(1, 60))
 def test_of_a_long_stream_the_window_has_the_ends_and_says_what_lacks(streams: list[list[int]], limit: int) -> None:
     with closing(Store.open(None)) as store:
@@ -548,7 +548,7 @@ def test_an_ended_request_keeps_its_id_and_how_it_ended_and_nothing_that_was_ask
     assert [finished_at(store, key) for key in ("q-001", "q-002")] == [77.0, None]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(RequestState), JSON, TEXT), max_size=4), max_size=6)
 )
@@ -1129,7 +1129,7 @@ STEPS_OF_TEXT = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(STEPS_OF_TEXT, max_size=3), st.sampled_from([0, 20]))
 def test_marks_go_forward_inside_the_text_and_all_later_text_has_one(batches: list[Any], limit: int) -> None:
     now, count, last = 1.0, 0, 1.0
@@ -1329,7 +1329,7 @@ def test_every_step_leaves_whole_executions_and_takes_little(path: Path) -> None
         assert (left, count > 300) == (1, True)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.lists(STEPS, max_size=12), max_size=4),
     st.integers(0, 3),

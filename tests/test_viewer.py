@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import wait_until
 from kernels import Gate, Running
 from serving import KERNEL, SmallBackend, Socket, eventually, serving
 from tools import CHROMIUM, QUIET
@@ -396,12 +397,12 @@ def test_ten_thousand_rows_are_a_few_elements_and_older_pages_come_as_one_scroll
         expect(view.card("row-10000")).to_be_visible()
         expect(view.page.locator(".counted")).to_have_text("300 executions, older ones above")
         view.page.locator(".scroller").hover()
-        for _ in range(40):
+
+        def older_ones() -> bool:
             view.page.mouse.wheel(0, -4000)
-            if view.page.locator(".counted").text_content() != "300 executions, older ones above":
-                break
-            view.page.wait_for_timeout(20)
-        expect(view.page.locator(".counted")).not_to_have_text("300 executions, older ones above")
+            return view.page.locator(".counted").text_content() != "300 executions, older ones above"
+
+        wait_until(older_ones, "older ones are there", READY_S)
         view.page.evaluate("location.hash = '#execution=row-2'")
         expect(view.card("row-2")).to_be_visible()
         expect(view.card("row-2").locator(".outputs")).to_contain_text("output of 2")  # whole, from the store
