@@ -119,12 +119,23 @@ class NotebookPage:
         self.page = page
         self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
         self.indicator = self.panel.locator(".jp-Notebook-ExecutionIndicator")
+        self.folded = self.panel.locator(".jp-Toolbar-responsive-opener:visible")
+        page.add_locator_handler(self.folded, self.unfold, no_wait_after=True, times=1)
         self.status = page.locator("#jp-bottom-panel .jp-StatusBar-TextItem", has_text=" | ")
 
     def wait_ready(self) -> None:
         """Until the kernel is connected and idle: the status line says so, the indicator is idle from the start."""
         expect(self.status).to_have_text(re.compile(r" \| Idle$"))
         expect(self.indicator).to_have_attribute("data-status", "idle")
+
+    def unfold(self) -> None:
+        """JupyterLab 4.0, on a busy machine, may measure its toolbar before the page has its style: all is too wide
+        then and goes into the toolbar's menu for good, or until the window is so wide."""
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.set_viewport_size({"width": 20_000, "height": size["height"]})
+        self.folded.wait_for(state="hidden")
+        self.page.set_viewport_size(size)
 
     def cell(self, index: int) -> Locator:
         return self.panel.locator(".jp-Notebook .jp-Cell").nth(index)
