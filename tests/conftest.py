@@ -107,11 +107,11 @@ def gate(tmp_path: Path) -> Gate:
 
 @pytest.fixture
 def until() -> Callable[..., object]:
-    """``until(condition, what, timeout_s=10)``: poll until the condition gives something true; returns it."""
+    """``until(condition, what, timeout_s=30)``: poll until the condition gives something true; returns it."""
     return wait_until
 
 
-def wait_until(condition: Callable[[], object], what: str | Callable[[], object], timeout_s: float = 10.0) -> object:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], object], timeout_s: float = 30.0) -> object:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         value = condition()

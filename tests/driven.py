@@ -46,7 +46,7 @@ class Agent:
         self.codec: Codec
         self.pid = 0
 
-    def meet(self, *, relay_id: str = "", seq: int = 0, timeout_s: float = 20.0) -> None:
+    def meet(self, *, relay_id: str = "", seq: int = 0, timeout_s: float = 30.0) -> None:
         """Wait for an agent to be started, and be it."""
         if self._socket is not None:
             self._socket.close()
@@ -99,7 +99,7 @@ class Agent:
             while data := self._socket.recv(1 << 16):
                 self.heard += self._decoder.feed(data)
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
         """Listen until the condition gives something true; returns it."""
         assert self._socket is not None
         deadline = time.monotonic() + timeout_s
@@ -138,7 +138,7 @@ class Agent:
     def reply(self, msg_id: str, channel: Channel = Channel.SHELL) -> Message | None:
         return next((m for m in self.messages(channel) if m["parent_header"].get("msg_id") == msg_id), None)
 
-    def finish(self, msg_id: str, timeout_s: float = 20.0) -> Run:
+    def finish(self, msg_id: str, timeout_s: float = 30.0) -> Run:
         """An execution as the tap shows it, when it has ended."""
 
         def ended() -> bool:

@@ -146,7 +146,7 @@ def finish(client: BlockingKernelClient, msg_id: str, timeout: float = 30) -> Ru
     return run
 
 
-def reply_to(client: BlockingKernelClient, msg_id: str, timeout: float = 20, channel: str = "shell") -> Message:
+def reply_to(client: BlockingKernelClient, msg_id: str, timeout: float = 30, channel: str = "shell") -> Message:
     """The reply to a request; others (of kernel_info while it started) are passed over."""
     deadline = time.monotonic() + timeout
     receive = client.get_shell_msg if channel == "shell" else client.get_control_msg

@@ -109,7 +109,7 @@ class Line:
 async def dial(address: Address, room: str, epoch: str | None = None) -> WebSocketClientConnection:
     """A WebSocket to a room."""
     url = f"ws{address.url.removeprefix('http')}/rooms/{room}{f'?epoch={epoch}' if epoch else ''}"
-    request = HTTPRequest(url, headers=address.headers(), connect_timeout=10, request_timeout=10)
+    request = HTTPRequest(url, headers=address.headers(), connect_timeout=30, request_timeout=30)
     connecting = websocket_connect(request, max_message_size=1 << 28)
     try:
         return await asyncio.shield(connecting)

@@ -199,7 +199,7 @@ class Socket:
             body=None if body is None else json.dumps(body),
             follow_redirects=False,
             allow_nonstandard_methods=True,
-            request_timeout=10,
+            request_timeout=30,
         )
         return await AsyncHTTPClient().fetch(request, raise_error=False)
 
@@ -236,7 +236,7 @@ class Follower:
 
     async def receive(self) -> bool:
         """One message; false: the connection is closed."""
-        data = await asyncio.wait_for(self.connection.read_message(), 10)
+        data = await asyncio.wait_for(self.connection.read_message(), 60)
         if data is None:
             return False
         message = yproto.read_message(data)

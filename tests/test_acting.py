@@ -109,7 +109,7 @@ def test_a_frontend_sees_the_run_of_a_request(scene: Scene) -> None:
 
         def seen() -> str:
             while True:
-                message = scene.running.client.get_iopub_msg(timeout=10)
+                message = scene.running.client.get_iopub_msg(timeout=30)
                 if message["parent_header"].get("msg_id") == key and message["msg_type"] == "stream":
                     return str(message["content"]["text"])
 
@@ -272,7 +272,7 @@ def test_a_frontends_question_is_answered_by_a_row_or_by_the_frontend(scene: Sce
             if answered_by == "row":
                 await doc.answer(key, "it")
             else:
-                await asyncio.to_thread(scene.running.client.get_stdin_msg, timeout=10)
+                await asyncio.to_thread(scene.running.client.get_stdin_msg, timeout=30)
                 scene.running.client.input("it")
             await doc.wait_for(lambda seen, key=key: seen.executions[key].state in END_STATES)  # type: ignore[misc]
             assert texts(doc.executions[key]) == "got it\n"
@@ -411,7 +411,7 @@ def test_what_was_put_back_is_shown_to_who_wrote_it_though_nothing_else_happens(
         peer = StockPeer(doc.address, doc.kernel.id)
         peer.join()
         try:
-            await asyncio.wait_for(peer.online.wait(), 20)
+            await asyncio.wait_for(peer.online.wait(), 60)
             peer.write({"mine": {"action": "execute", "code": "1"}})
             await eventually(lambda: peer.current()["mine"].get("code") == FOREVER, "its row is as it was", 20)
             assert peer.current()["mine"]["by"] == "owner"
@@ -437,7 +437,7 @@ def test_a_view_link_cannot_act(told: str, scene: Scene, monkeypatch: pytest.Mon
             if told == "before it wrote":
                 monkeypatch.setattr("rtc_kernel.client.dial", dial_and_hear)
             with pytest.raises(SetupError, match="may not write requests"):
-                await asyncio.wait_for(viewer.run("1"), 10)
+                await asyncio.wait_for(viewer.run("1"), 60)
 
     scene.play(act)
 

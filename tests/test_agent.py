@@ -154,7 +154,7 @@ def test_a_client_that_goes_around_us_is_recorded_from_iopub(ready: Running) -> 
     other.load_connection_file(child)
     other.start_channels()
     try:
-        other.wait_for_ready(timeout=20)
+        other.wait_for_ready(timeout=30)
         finish(other, other.execute("print('around')"))
     finally:
         other.stop_channels()
@@ -165,7 +165,7 @@ def test_a_client_that_goes_around_us_is_recorded_from_iopub(ready: Running) -> 
 def test_input_shows_that_somebody_is_asked_and_never_what_is_typed(ready: Running, home: Path, until: Until) -> None:
     client = ready.client
     msg_id = client.execute("import getpass; len(getpass.getpass('secret? '))", allow_stdin=True)
-    assert client.get_stdin_msg(timeout=10)["content"]["password"] is True
+    assert client.get_stdin_msg(timeout=30)["content"]["password"] is True
     row = until(lambda: [row for row in rows(ready) if row["input"]], "the question is shown")[0]
     assert (row["input"]["prompt"], row["input"]["password"]) == ("secret? ", True)
     client.input("correct horse battery staple")
@@ -414,7 +414,7 @@ def post(kernel: Running, path: str) -> Any:
     request = urllib.request.Request(
         found.url + path, b"{}", {"Authorization": f"Bearer {found.token}", "Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
 
 
@@ -466,7 +466,7 @@ def test_a_wrong_line_fails_its_cell_with_one_exact_line_and_the_next_cell_is_ab
     replica(ready, lambda doc: len(doc.executions) == 3)
     gate.open()
     assert [reply_to(client, msg_id)["content"]["status"] for msg_id in ids] == ["ok", "error", "aborted"]
-    while (message := client.get_iopub_msg(timeout=10))["msg_type"] != "error":
+    while (message := client.get_iopub_msg(timeout=30))["msg_type"] != "error":
         pass
     assert message["parent_header"]["msg_id"] == ids[1]
     assert message["content"]["traceback"] == ["%rtc: there is no %rtc shara. Did you mean share?"]
@@ -511,7 +511,7 @@ def test_sharing_from_the_start_needs_no_magic(home: Path, until: Until, monkeyp
         line = until(
             lambda: [one for one in log.read_text().splitlines() if "view link" in one], "the link is printed", 20
         )
-        with urllib.request.urlopen(line[0].split()[-1], timeout=10) as page:
+        with urllib.request.urlopen(line[0].split()[-1], timeout=30) as page:
             assert page.status == 200
 
 
@@ -533,7 +533,7 @@ def test_the_comm_gives_the_document_while_a_cell_runs(ready: Running, until: Un
     step1 = client.session.msg("comm_msg", {"comm_id": "c1", "data": {}})
     client.session.send(client.shell_channel.socket, step1, buffers=[b"\x00\x00\x01\x00"])
     while True:  # the cell does not end before
-        reply = client.get_shell_msg(timeout=10)
+        reply = client.get_shell_msg(timeout=30)
         assert reply["parent_header"].get("msg_id") != running
         if reply["msg_type"] == "comm_msg_reply":
             break
@@ -541,7 +541,7 @@ def test_the_comm_gives_the_document_while_a_cell_runs(ready: Running, until: Un
     apply(doc, reply["buffers"])
     assert schema.read_executions(doc)[0].outputs[0].text == "seen\n"
     while True:
-        message = client.get_iopub_msg(timeout=10)
+        message = client.get_iopub_msg(timeout=30)
         if message["msg_type"] == "comm_msg":
             assert message["parent_header"] == {}
             apply(doc, message["buffers"])
@@ -700,7 +700,7 @@ def test_completions_come_from_the_kernel_and_none_while_it_is_busy(ready: Runni
 
     until(lambda: complete("x = unmis") == ["unmistakable"], "the agent knows that the kernel is idle", 20)
     msg_id = ready.client.execute(f"print('on'); {gate.code}")
-    while ready.client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+    while ready.client.get_iopub_msg(timeout=30)["msg_type"] != "stream":
         pass
     assert complete("x = unmis") == []
     gate.open()
@@ -712,7 +712,7 @@ def test_a_new_agent_has_the_same_head_and_tail(limited: Running, until: Until) 
     msg_id = limited.client.execute(
         "print('x' * 200_000)\nprint('here', end='', flush=True)\ninput()\nprint('\\rThere')"
     )
-    limited.client.get_stdin_msg(timeout=20)
+    limited.client.get_stdin_msg(timeout=30)
     before = replica(limited, lambda doc: len(doc.executions) == 2 and bool(doc.executions[msg_id].input))
     agent = limited.agent()
     agent.kill()

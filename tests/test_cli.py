@@ -289,7 +289,7 @@ class Reader:
 
     def end(self) -> int:
         code = self.process.wait(timeout=60)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=30)
         return code
 
 

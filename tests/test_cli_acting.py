@@ -104,7 +104,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
             process.kill()
         process.wait(timeout=30)
         os.close(slave)
-        reader.join(timeout=10)
+        reader.join(timeout=30)
         os.close(master)
 
 
@@ -651,7 +651,7 @@ def answer(kernel: str, text: str) -> None:
 
     async def fact() -> None:
         async with rtc_kernel.connect(kernel) as doc:
-            await doc.wait_for(asking, 20)
+            await doc.wait_for(asking, 60)
             await doc.answer(asking(doc)[0].id, text)
 
     asyncio.run(fact())

@@ -205,7 +205,7 @@ def test_text_beyond_store_execution_bytes_is_left_out_and_the_live_row_says_so(
     assert len(printed) == 200_000
 
     async def follow() -> dict[str, Any]:
-        async with asyncio.timeout(20), connect(f"{alive.url}/?token={alive.token}") as doc:
+        async with asyncio.timeout(30), connect(f"{alive.url}/?token={alive.token}") as doc:
             await doc.wait_for(lambda doc: any("rtc_truncated" in row.metadata for row in doc.executions.values()))
             await doc.wait_for(lambda doc: all(row.finished_at for row in doc.executions.values()))
             (row,) = (row for row in doc.executions.values() if "rtc_truncated" in row.metadata)

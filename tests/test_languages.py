@@ -620,7 +620,7 @@ class TestRTCDeno(OtherLanguage):
         """Also what it says behind its idle, as alone where the machine is busy: every cell here says something."""
         reply, outputs = super().execute_helper(code, **options)
         if not outputs:
-            outputs.append(self.kc.get_iopub_msg(timeout=10))
+            outputs.append(self.kc.get_iopub_msg(timeout=30))
         return reply, outputs
 
 

@@ -170,7 +170,7 @@ def test_a_person_and_an_agent_see_each_other_under_their_names(
             assert value_of(text, "state") == "ok"
             assert value_of(text, "by") == "assistant"
             key, number = value_of(text, "execution").split(" ")
-            await person.wait_for(lambda doc: key in doc.executions, 10)
+            await person.wait_for(lambda doc: key in doc.executions, 60)
             seen = person.executions[key]
             assert (seen.submitted_by, f"(#{seen.seq})") == ("assistant", number)
             assert seen.request == value_of(text, "request")
@@ -361,7 +361,7 @@ def test_a_call_that_is_cancelled_leaves_the_run_alone(shared: Running, log: Pat
             asked = {"code": gate.code + "'done'", "request_id": "r-cancelled", "timeout_s": 60}
             calling = asyncio.create_task(assistant.call("run_code", **asked))
             runs = lambda doc: any(run.request == "r-cancelled" and run.started_at for run in doc.executions.values())  # noqa: E731
-            await person.wait_for(runs, 20)
+            await person.wait_for(runs, 60)
             calling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await calling

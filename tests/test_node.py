@@ -51,7 +51,7 @@ class Peer:
 
     async def hear(self, event):
         while True:
-            line = await asyncio.wait_for(self._process.stdout.readline(), 20)
+            line = await asyncio.wait_for(self._process.stdout.readline(), 60)
             assert line, f"the peer ended before it said {event!r}"
             message = json.loads(line)
             if message["event"] == event:

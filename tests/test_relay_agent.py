@@ -52,7 +52,7 @@ def runs(client: BlockingKernelClient, code: str) -> str:
     """Begin an execution that prints something, and wait until it does."""
     msg_id = client.execute(code)
     while True:
-        message = client.get_iopub_msg(timeout=20)
+        message = client.get_iopub_msg(timeout=30)
         if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "stream":
             return str(msg_id)
 
@@ -88,7 +88,7 @@ def test_every_frontend_sees_a_run_of_the_agents(driven: Driven) -> None:
         for client in (driven.client, other):
             seen = []
             while not seen or seen[-1]["content"].get("execution_state") != "idle":
-                message = client.get_iopub_msg(timeout=10)
+                message = client.get_iopub_msg(timeout=30)
                 if message["parent_header"].get("msg_id") == run:
                     seen.append(message)
             assert [m["msg_type"] for m in seen] == ["status", "execute_input", "stream", "status"]
@@ -158,13 +158,13 @@ def test_the_agent_answers_what_its_own_run_asks_and_what_a_frontends_run_asks(f
             assert agent.finish(run).text == f"OWN {number}\n"
 
             run = client.execute("print(input('front? ').upper())", allow_stdin=True)
-            assert client.get_stdin_msg(timeout=10)["content"]["prompt"] == "front? "
+            assert client.get_stdin_msg(timeout=30)["content"]["prompt"] == "front? "
             agent.question(run)
             agent.answer(f"agent {number}")
             assert finish(client, run).text == f"AGENT {number}\n"
 
             run = client.execute("print(input('front? ').upper())", allow_stdin=True)
-            client.get_stdin_msg(timeout=10)
+            client.get_stdin_msg(timeout=30)
             client.input(f"front {number}")
             assert finish(client, run).text == f"FRONT {number}\n"
 
@@ -174,11 +174,11 @@ def test_of_two_answers_the_second_answers_no_later_question(driven: Driven) -> 
     agent, client = driven.agent_side, driven.client
     second = "assert get_ipython().kernel.stdin_socket.poll(30_000)"
     run = client.execute(f"a = input()\n{second}\nb = input()\nprint(a, b)", allow_stdin=True)
-    client.get_stdin_msg(timeout=10)
+    client.get_stdin_msg(timeout=30)
     agent.question(run)
     agent.answer("one")
     client.input("late")
-    client.get_stdin_msg(timeout=10)
+    client.get_stdin_msg(timeout=30)
     agent.answer("two")
     assert finish(client, run).text in ("one two\n", "late two\n")
 
@@ -267,7 +267,7 @@ def test_after_a_restart_the_variables_are_gone_and_every_client_goes_on(front: 
 def statuses(client: BlockingKernelClient, state: str) -> dict[str, Any]:
     """Wait for a state that is told to everybody."""
     while True:
-        message = client.get_iopub_msg(timeout=20)
+        message = client.get_iopub_msg(timeout=30)
         if message["content"].get("execution_state") == state:
             assert message["parent_header"] == {}
             return dict(message)
@@ -311,7 +311,7 @@ def test_a_busy_kernel_restarts_and_what_it_has_not_answered_is_answered_aborted
 
 def idles(client: BlockingKernelClient, msg_id: str) -> bool:
     while True:
-        message = client.get_iopub_msg(timeout=20)
+        message = client.get_iopub_msg(timeout=30)
         if message["parent_header"].get("msg_id") == msg_id and message["content"].get("execution_state") == "idle":
             return True
 

@@ -201,7 +201,7 @@ def test_a_room_is_opened_with_a_page_from_here_that_lets_in_once(tab: Callable[
             ):
                 asked = urllib.request.Request(home + path, headers={"Host": host} if host else {})
                 with pytest.raises(urllib.error.HTTPError) as refused:
-                    urllib.request.urlopen(asked, timeout=20)
+                    urllib.request.urlopen(asked, timeout=30)
                 refused.value.close()
                 assert refused.value.code in (403, 404)
         finally:

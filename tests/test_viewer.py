@@ -50,7 +50,7 @@ expect = sync_api.expect
 
 WEB = Path(rtc_kernel.__file__).parent / "web"
 AXE = Path(__file__).parent.parent / "ui" / "node_modules" / "axe-core" / "axe.min.js"
-READY_S = 30.0
+READY_S = 60.0
 """Until something must be on the page; a busy machine takes its time."""
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

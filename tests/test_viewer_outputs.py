@@ -63,7 +63,7 @@ ON_TOP = """(element) => {
     const { x, y, width, height } = element.getBoundingClientRect();
     return element.contains(document.elementFromPoint(x + width / 2, y + height / 2));
 }"""
-SECONDS = 30
+SECONDS = 60
 """Until something must be there; a busy machine takes its time."""
 ESC = "\x1b"
 

@@ -338,7 +338,7 @@ async def test_a_huge_message_is_cut_off_before_it_is_read():
 async def test_a_peer_that_says_nothing_is_closed_in_time():
     async with serving(auth_s=0.2) as server:
         connection = await server.connect()
-        assert await asyncio.wait_for(connection.read_message(), 5) is None
+        assert await asyncio.wait_for(connection.read_message(), 30) is None
         assert connection.close_code == 4408
 
 
@@ -380,7 +380,7 @@ async def test_a_half_sent_request_is_closed_in_time():
         for start in (b"", b"GET /api/health HTTP/1.1\r\nHost: loc", half_body):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(start)
-            assert b"200 OK" not in await asyncio.wait_for(reader.read(), 5)
+            assert b"200 OK" not in await asyncio.wait_for(reader.read(), 30)
             writer.close()
             await writer.wait_closed()
 
@@ -395,7 +395,7 @@ async def test_headers_and_bodies_before_authentication_are_bounded():
         ):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(request)
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), 30)
             assert not answer.startswith(b"HTTP/1.1 2")
             writer.close()
             await writer.wait_closed()
@@ -437,7 +437,7 @@ async def read_close_code(raw: socket.socket) -> int:
             if data[0] == 0x88:
                 return struct.unpack_from("!H", data, at)[0]
             data = data[at + size :]
-        more = await asyncio.wait_for(loop.sock_recv(raw, 1 << 20), 10)
+        more = await asyncio.wait_for(loop.sock_recv(raw, 1 << 20), 60)
         assert more, "the connection was cut without a close frame"
         data += more
 
