@@ -163,9 +163,8 @@ def _run_rows(writer: Writers, observer: Observer, each: int, *, at_once: bool) 
 
 def interrupt(plan: Plan) -> list[Line]:
     """From an ``interrupt`` row until another peer's replica has the KeyboardInterrupt, of a cell that sleeps and of
-    one that prints 20 000 flushed lines; beside it, from the signal until a bare kernel's subscriber has it."""
-    count = 20_000  # whatever the scale: the flood has to outlast the wait for its interrupt
-    cells = {"asleep": SLEEP, "flood": FLOOD.format(count)}
+    one that prints line after line; beside it, from the signal until a bare kernel's subscriber has it."""
+    cells = {"asleep": SLEEP, "flood": FLOOD.format(2_000_000)}  # the flood has to outlast the wait for its interrupt
     found = {name: Rounds() for name in cells}
     with (
         both() as kernels,
@@ -191,7 +190,7 @@ def interrupt(plan: Plan) -> list[Line]:
     return [
         Line(name=name, unit="ms", bare=asleep[BARE], rtc=asleep[RTC], compare=value, target=150.0, note=bare_note),
         Line(
-            name=f"… during {count} flushed prints, p95",
+            name="… during a flood of flushed prints, p95",
             unit="ms",
             bare=flood[BARE],
             rtc=flood[RTC],

@@ -66,17 +66,20 @@ class Peer:
         self.came: list[tuple[int, bytes]] = []
 
     def lags_ns(self) -> list[int]:
-        """Of each line, how long after it was printed it was here; forgets what came."""
-        came, self.came = self.came, []
+        """Of each line, how long after it was printed it was here; forgets what came up to the last one."""
+        came = self.came
         data, ends, at = b"".join(part for _, part in came), [], 0
         for came_ns, part in came:
             at += len(part)
             ends.append((at, came_ns))
-        out, part_index = [], 0
+        out, part_index, seen = [], 0, 0
         for found in AT.finditer(data):
             while ends[part_index][0] < found.end():
                 part_index += 1
             out.append(ends[part_index][1] - int(found[1]))
+            seen = found.end()
+        if out:
+            self.came = [(ends[part_index][1], data[seen : ends[part_index][0]]), *came[part_index + 1 :]]
         return out
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .figures import Compare, Line, Plan, Rounds, p95, percentile
-from .kernels import RTC, Kernel, running
+from .kernels import RTC, TIMEOUT_S, Kernel, running
 from .observers import Process, room
 
 PEERS = 500
@@ -20,6 +20,8 @@ TICKS = "import time\nfor _ in range({}):\n    print('at', time.monotonic_ns(), 
 SOME_TEXT = "print('some text to ask for ' * 15_000)"
 """Twenty times as much is more than sockets take for a peer that does not read, and less than its outbox."""
 
+WARM = 3
+"""So many lines before those that count."""
 REST_S = 0.5
 """Pause after a cell, so that what was printed last has reached everybody."""
 
@@ -40,6 +42,15 @@ class Crowd(Process):
         self.tell({"report": self._reports})
         lags = self.hear("report", self._reports)["lags_ns"]
         return [[lag / 1e6 for lag in one] for one in lags]
+
+    def all_lags_ms(self, count: int) -> list[list[float]]:
+        """The same, when everybody has so many lines, or it is no use to wait."""
+        lags, deadline = self.lags_ms(), time.monotonic() + TIMEOUT_S
+        while any(len(one) < count for one in lags) and time.monotonic() < deadline:
+            time.sleep(REST_S)
+            for one, more in zip(lags, self.lags_ms(), strict=True):
+                one += more
+        return lags
 
     def stall(self, count: int) -> None:
         """So many peers, and not those from before, do not read any more."""
@@ -68,16 +79,15 @@ def peers(plan: Plan) -> list[Line]:
             for index, arm in plan.turns("peers", 4, (CALM, STALLED)):
                 plan.tell(f"round {index + 1}, {arm}")
                 crowd.stall(1 if arm == STALLED else 0)
-                kernel.execute(TICKS.format(3, 1 / RATE))
-                time.sleep(REST_S)
-                crowd.lags_ms()
+                kernel.execute(TICKS.format(WARM, 1 / RATE))
+                crowd.all_lags_ms(WARM)
                 began, used = time.monotonic(), cpu_s(agent)
                 kernel.execute(TICKS.format(ticks, 1 / RATE))
                 core = (cpu_s(agent) - used) / (time.monotonic() - began)
                 time.sleep(REST_S)
                 if (arm == STALLED) != bool(stalled_count(kernel)):
                     raise RuntimeError(f"{stalled_count(kernel)} peers have messages waiting for them, while {arm}")
-                lags = crowd.lags_ms()
+                lags = crowd.all_lags_ms(ticks)
                 if short := [len(one) for one in lags if len(one) != ticks]:
                     raise RuntimeError(f"{len(short)} peers have not all {ticks} lines, one has {short[0]}")
                 everybody = [lag for one in lags for lag in one]

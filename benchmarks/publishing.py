@@ -13,7 +13,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from rtc_kernel import rooms
 
-from .crowding import RATE, REST_S, TICKS, crowded
+from .crowding import RATE, TICKS, WARM, crowded
 from .executing import FLOOD
 from .figures import Compare, Line, Plan, Rounds, p95, percentile
 from .kernels import RTC, Kernel, running, settle, wait_until
@@ -102,14 +101,12 @@ def follow(plan: Plan) -> list[Line]:
         crowds = {LOCAL: local, FAR: followers}
         for index in range(plan.rounds_or(4)):
             plan.tell(f"round {index + 1}")
-            kernel.execute(TICKS.format(3, 1 / RATE))
-            time.sleep(REST_S)
+            kernel.execute(TICKS.format(WARM, 1 / RATE))
             for crowd in crowds.values():
-                crowd.lags_ms()
+                crowd.all_lags_ms(WARM)
             kernel.execute(TICKS.format(ticks, 1 / RATE))
-            time.sleep(REST_S)
             for arm, crowd in crowds.items():
-                lags = crowd.lags_ms()
+                lags = crowd.all_lags_ms(ticks)
                 if short := [len(one) for one in lags if len(one) != ticks]:
                     raise RuntimeError(f"{len(short)} followers have not all {ticks} lines, one has {short[0]}")
                 everybody = [lag for one in lags for lag in one]

@@ -34,8 +34,8 @@ from . import config, discovery, install, parameters, rooms
 from .client import Address, call
 from .errors import LocalError, SetupError
 
-LINK_S = 8.0
-"""Seconds to wait for the agent's discovery file; then the run goes on without a live link."""
+LINK_S = 30.0
+"""Seconds to wait for the agent, which may be late on a busy machine; then the run goes on without a live link."""
 
 LOOK_S = 1.0
 """How often a kernel that lingers is looked at: whether it lives."""

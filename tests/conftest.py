@@ -59,6 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, str(value))
     for name in [name for name in os.environ if name.startswith("RTC_KERNEL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("RTC_KERNEL_MAGIC_TIMEOUT_S", "60")  # the agent may be late
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     return home
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import queue
@@ -17,7 +18,6 @@ import resource
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +32,7 @@ import zmq
 from conftest import wait_until
 from driven import write_spec
 from jupyter_client import BlockingKernelClient
-from kernels import Running, ask, start
+from kernels import Running, ask, patient_relay, start
 
 from rtc_kernel import discovery
 from rtc_kernel.errors import SetupError
@@ -41,19 +41,11 @@ PATIENCE_S = 60.0
 """How long anything that must happen may take; the machine may be busy."""
 
 KERNEL = "rtc-faulty"
-IMPATIENT = """
-import sys
-from rtc_kernel.__main__ import main
-from rtc_kernel.relay import supervisor
-supervisor.PAUSES_S = (0.0,)
-supervisor.RETURN_S = 60.0
-main(sys.argv[1:])
-"""
-"""The relay, with no pause before an agent is started again (hundreds of agents die here), and with more patience at
-its end: the machine may be busy."""
+IMPATIENT = "supervisor.PAUSES_S = (0.0,)"
+"""No pause before an agent is started again: hundreds of agents die here."""
 
 ENDED = ("ok", "error", "aborted", "lost", "cancelled")
-AWAY = (OSError, SetupError, urllib.error.URLError, json.JSONDecodeError, KeyError)
+AWAY = (OSError, SetupError, urllib.error.URLError, http.client.HTTPException, json.JSONDecodeError, KeyError)
 """What becomes of a question to an agent that is away."""
 
 Json = dict[str, Any]
@@ -149,6 +141,8 @@ class Frontend:
         done = threading.Event()
 
         def renew() -> None:
+            while self._receive(200):  # what has come was seen
+                pass
             for sock in self._sockets.values():
                 sock.close(linger=0)
             self._connect()
@@ -176,10 +170,15 @@ class Frontend:
         while not self._ended.is_set():
             while not self._commands.empty():
                 self._commands.get()()
-            ready = dict(self._poller.poll(5))
-            for channel, sock in self._sockets.items():
-                while sock in ready and (message := self._client.session.recv(sock, mode=zmq.NOBLOCK)[1]) is not None:
-                    self._hear(channel, message)
+            self._receive(5)
+
+    def _receive(self, wait_ms: int) -> bool:
+        """Hear what has come; whether anything has."""
+        ready = dict(self._poller.poll(wait_ms))
+        for channel, sock in self._sockets.items():
+            while sock in ready and (message := self._client.session.recv(sock, mode=zmq.NOBLOCK)[1]) is not None:
+                self._hear(channel, message)
+        return bool(ready)
 
     def _hear(self, channel: str, message: Json) -> None:
         kept = {
@@ -552,7 +551,7 @@ def is_agent(process: psutil.Process, before: list[str]) -> bool:
 @contextlib.contextmanager
 def victim(home: Path, store: Path, **settings: str) -> Iterator[Victim]:
     """Start a kernel whose history is in ``store``."""
-    write_spec(home, KERNEL, [sys.executable, "-c", IMPATIENT, "-f", "{connection_file}"])
+    write_spec(home, KERNEL, [*patient_relay(IMPATIENT), "-f", "{connection_file}"])
     env = {
         **os.environ,
         "RTC_KERNEL_HISTORY_DIR": str(store),

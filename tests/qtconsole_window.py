@@ -14,6 +14,7 @@ from typing import Any
 
 from PyQt6.QtCore import Qt
 from PyQt6.QtTest import QTest
+from qtconsole.client import QtHBChannel
 from qtconsole.qtconsoleapp import JupyterQtConsoleApp
 
 READY_S = 60.0
@@ -31,6 +32,7 @@ class Window:
     """The console; ``text``: all that it shows, prompts included."""
 
     def __init__(self, options: list[str]) -> None:
+        QtHBChannel.time_to_dead = READY_S  # a machine that is busy for 3 s is no dead kernel
         self.app = JupyterQtConsoleApp()
         self.app.initialize(options)
         self.app.window.show()

@@ -19,7 +19,7 @@ from rtc_kernel.agent.keep.store import Store
 from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.config import RTCKernel
 from rtc_kernel.tables import Json, KernelState, PutKernel, Request
-from rtc_kernel.wire import Codec
+from rtc_kernel.wire import Codec, Message, new_header
 
 
 class House:
@@ -35,6 +35,10 @@ class House:
 
     def push_requests(self, update: bytes) -> None:
         pass
+
+    def keep_with(self, requests: Sequence[Request], stored: Callable[[], None]) -> None:
+        self.store.put_requests(requests, now=1.0)
+        stored()
 
     def open_executions(self) -> Sequence[Any]:
         return []
@@ -102,5 +106,37 @@ def test_what_stops_the_kernel_does_not_wait_for_the_disk_with_the_rows_beside_i
         played.receive_update(update_of(rows), by="ann", role=Role.RUN)
         await eventually(lambda: link.Act({"action": "interrupt"}) in house.said, "it is interrupted")
         assert [list(dict.fromkeys(write)) for write in writes] == [["a", "b"], ["stop"], ["c"]]
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_silent_run_without_a_reply_ends_when_the_kernel_has_answered_something_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    monkeypatch.setattr(actions, "REPLY_S", 0.0)
+
+    async def scene(played: Actions, house: House) -> None:
+        def submitted() -> list[Message]:
+            return [house.codec.read(record.frames) for record in house.said if isinstance(record, link.Submit)]
+
+        def answer(kind: str, asked: Message, content: Json, channel: link.Channel = link.Channel.SHELL) -> None:
+            header = new_header(kind, session="kernel", username="")
+            played.receive_message(channel, link.Way.TO_FRONT, Message(header, asked.header, {}, content))
+
+        row = {"action": "execute", "code": "x", "silent": True}
+        played.receive_update(update_of({"quiet": row}), by="ann", role=Role.RUN)
+        await eventually(submitted, "it is sent")
+        answer("status", submitted()[0], {"execution_state": "idle"}, link.Channel.IOPUB)
+        await eventually(lambda: len(submitted()) == 2, "the kernel is asked whether it is through with it")
+        run, question = submitted()
+        assert question.type == "kernel_info_request"
+        assert house.store.requests(open_only=True), "it may have an end yet"
+        if is_late:
+            answer("execute_reply", run, {"status": "ok"})
+        answer("kernel_info_reply", question, {"status": "ok"})
+        await eventually(lambda: not house.store.requests(open_only=True), "it has ended")
+        (ended,) = house.store.requests(open_only=False)
+        assert (ended.state.value, ended.reason is None) == ("done", is_late)
 
     play(tmp_path, scene)

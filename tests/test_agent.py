@@ -152,7 +152,7 @@ def test_a_client_that_goes_around_us_is_recorded_from_iopub(ready: Running) -> 
     child = ready.execute("import ipykernel; print(ipykernel.get_connection_file())").text.strip()
     other = BlockingKernelClient()
     other.load_connection_file(child)
-    other.start_channels()
+    other.start_channels(hb=False)
     try:
         other.wait_for_ready(timeout=30)
         finish(other, other.execute("print('around')"))

@@ -104,7 +104,8 @@ def test_jupyter_console_shows_the_same_and_ends_its_kernel(until: Until) -> Non
 
 
 def test_jupyter_console_completes_and_another_finds_its_kernel_and_leaves_it_there(until: Until) -> None:
-    with terminal("console", "--kernel", NAMES[0], plain=False) as first:
+    patient = ("--ZMQTerminalInteractiveShell.kernel_is_complete_timeout=60", "--ZMQCompleter.timeout=60")
+    with terminal("console", "--kernel", NAMES[0], *patient, plain=False) as first:
         first.until(r"In \[1\]: ")
         until_it_hears(first)
         first.enter("zebra_crossing = 7")
@@ -116,16 +117,16 @@ def test_jupyter_console_completes_and_another_finds_its_kernel_and_leaves_it_th
         first.enter(" * 6")
         first.until(r"Out\[2\]: 42")
         first.until(r"In \[3\]: ")
+        (kernel,) = live(until)
         first.press("%rtc hist")
         first.until("%rtc hist")
         first.press("\t")
         first.until("ory")
         first.enter("")
         first.until("%rtc show ID")
-        (kernel,) = live(until)
         started = processes(kernel)
         others = "--ZMQTerminalInteractiveShell.include_other_output=True"
-        with terminal("console", "--existing", others, plain=False) as second:
+        with terminal("console", "--existing", others, *patient, plain=False) as second:
             second.until(r"In \[\d+\]: ")
             until_it_hears(second)
             first.until(r"In \[3\]: ")

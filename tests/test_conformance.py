@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import jupyter_kernel_test
+from kernel_suite import KernelTests
 
 
-class IPykernelTests(jupyter_kernel_test.KernelTests):
+class IPykernelTests(KernelTests):
     """What the suite asks of ipykernel; run for both kernel names."""
 
     __test__ = False

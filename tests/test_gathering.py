@@ -88,12 +88,14 @@ def test_watch_of_a_room_shows_all_its_kernels_and_who_comes_and_goes(relay, tmp
             runs += [HeadlessRun(tmp_path, name, link, f"print('this is ' + {name!r})") for name in ("one", "two")]
             for name in ("one", "two"):
                 wait_until(seen.has(f"{name} ", f"| this is {name}"), f"the run {name} is followed", 60)
+                wait_until(read.has('"kind": "came"', f"{name}.ipynb"), f"{name} came to the reader of JSON, too", 60)
             assert seen.has("one ", "RTC Python", "one.ipynb on ")()
             runs[0].finish()
             wait_until(seen.has("one ", "| one ends"), "its last line is there", 30)
             wait_until(seen.has("one ", "| the kernel has ended"), "its end is said", 30)
             runs.append(HeadlessRun(tmp_path, "three", link))
             wait_until(seen.has("three ", "RTC Python"), "who comes later is said", 60)
+            wait_until(read.has('"kind": "came"', "three.ipynb"), "to the reader of JSON, too", 60)
             kernel = next(line for line in seen.lines if line.startswith("two"))[17:21]
             once = subprocess.run(
                 [sys.executable, "-m", "rtc_kernel.cli", "watch", f"{link}?kernel={kernel}", "--once"],

@@ -88,7 +88,7 @@ def client_of(lab: JupyterServer) -> Iterator[BlockingKernelClient]:
     client = BlockingKernelClient(connection_file=str(path))
     client.load_connection_file()
     client.session.username = "ada"
-    client.start_channels()
+    client.start_channels(hb=False)
     try:
         client.wait_for_ready(timeout=60)
         yield client

@@ -19,11 +19,11 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import jupyter_kernel_test
 import pytest
 from conftest import wait_until
 from jupyter_client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from kernel_suite import KernelTests
 from kernels import FOREVER, Running, reply_to, start
 from test_agent import replica
 
@@ -554,7 +554,7 @@ def tcp_lines(log: Path) -> int:
 # --- what Jupyter's own suite for kernels asks ------------------------------------------------------------------
 
 
-class OtherLanguage(jupyter_kernel_test.KernelTests):
+class OtherLanguage(KernelTests):
     """What the suite asks of a kernel, behind the relay. A test that is None is what the kernel does not do alone."""
 
     __test__ = False

@@ -22,18 +22,20 @@ from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_core.paths import jupyter_runtime_dir
-from kernels import FOREVER, Run, Running, finish, gone, reply_to, start
+from kernels import FOREVER, Run, Running, ask, finish, gone, patient_relay, reply_to, start
 from test_attach import ended, follow
 from test_cli_acting import rtc
 
 from rtc_kernel import discovery
 from rtc_kernel.agent.keep.archive import histories, open_readonly
-from rtc_kernel.relay.app import SIGNAL_GRACE_S
 from rtc_kernel.tables import Execution, ExecutionState
 
 Until = Callable[..., Any]
 
 PATIENCE_S = 60.0
+
+GRACE_S = 6.0
+"""How long the relay waits here for its agent's word on who got a signal."""
 
 
 # --- a manager that requires CurveZMQ
@@ -57,7 +59,9 @@ def child_transport(kernel: Running) -> str:
     return str(told["transport"])
 
 
-def channels_heard(kernel: Running, server: str | None, own: tuple[str, str] | None) -> set[str]:
+def channels_heard(
+    kernel: Running, server: str | None, own: tuple[str, str] | None, wait_ms: int = SILENCE_MS
+) -> set[str]:
     """On which channels a client hears something of a kernel that answers.
 
     Args:
@@ -86,7 +90,7 @@ def channels_heard(kernel: Running, server: str | None, own: tuple[str, str] | N
                 elif name != "iopub":
                     made.send_multipart(session.serialize(session.msg("kernel_info_request")))
             kernel.execute("1")  # it is there, and what it publishes goes out
-            if made.poll(SILENCE_MS):
+            if made.poll(wait_ms):
                 heard.add(name)
         return heard
 
@@ -100,7 +104,7 @@ def test_a_manager_that_requires_curve_has_it_with_rtc_python_over_restarts_and_
     with start("rtc-python", manager=REQUIRED) as kernel:
         public, secret = keys_of(kernel)
         assert child_transport(kernel) == "ipc"
-        assert channels_heard(kernel, public, (public, secret)) == {"shell", "control", "iopub", "hb"}
+        assert channels_heard(kernel, public, (public, secret), 30_000) == {"shell", "control", "iopub", "hb"}
         other_public, other_secret = (each.decode() for each in zmq.curve_keypair())
         assert channels_heard(kernel, None, None) == set(), "a client without keys gets nothing"
         assert channels_heard(kernel, other_public, (public, secret)) == set(), "nor one that expects another kernel"
@@ -120,6 +124,7 @@ def test_a_manager_that_requires_curve_has_it_with_rtc_python_over_restarts_and_
         assert kernel.execute("left_over").reply["content"]["ename"] == "NameError"
         assert child_transport(kernel) == "tcp", "as a kernel that does no ipc is reached"
         assert channels_heard(kernel, None, None) == set()
+        wait_until(discovery.live, "its agent is there", PATIENCE_S)
         done = rtc("exec", kernel.kernel_id, "print('asked', 'outside')")
         assert done.stdout == "asked outside\n", done.stderr
         rows = {(row.generation, row.code): row.state for row in stored(kernel.kernel_id)}
@@ -134,6 +139,7 @@ def test_attach_follows_a_kernel_of_such_a_manager_over_a_restart(home: Path, un
         until(ended(following, before), "it is recorded", PATIENCE_S)
         kernel.manager.restart_kernel()
         kernel.client.wait_for_ready(timeout=PATIENCE_S)
+        until(lambda: following.health()["kernel"]["generation"] == 1, "it hears the next life", PATIENCE_S)
         after = kernel.client.execute("'after'")
         rows = until(ended(following, after), "the next life is followed", PATIENCE_S)
         assert [(row["code"], row["generation"]) for row in rows] == [("'before'", 0), ("'after'", 1)]
@@ -176,8 +182,8 @@ class Window:
         self.file = file or Path(jupyter_runtime_dir()) / f"kernel-v3{secrets.token_hex(20)}.json"
         write_connection_file(str(self.file), key=secrets.token_hex(16).encode(), kernel_name="rtc-python")
         spec = KernelSpecManager().get_kernel_spec("rtc-python")
-        argv = [sys.executable if part == "python" else part for part in spec.argv]
-        argv = [part.replace("{connection_file}", str(self.file)) for part in argv]
+        assert spec.argv[1:] == ["-m", "rtc_kernel", "-f", "{connection_file}"]
+        argv = [*patient_relay(f"app.SIGNAL_GRACE_S = {GRACE_S}"), "-f", str(self.file)]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("JPY_")} | spec.env
         with log.open("a") as output:
             self.process = subprocess.Popen(
@@ -268,7 +274,7 @@ caught, until = [], time.monotonic() + 120
 def catch(number, frame):
     global until
     caught.append(number)
-    until = min(until, time.monotonic() + {4 * SIGNAL_GRACE_S})
+    until = min(until, time.monotonic() + {GRACE_S + 1})
 signal.signal(signal.SIGINT, catch)
 print("begun", flush=True)
 while time.monotonic() < until:
@@ -309,6 +315,7 @@ def test_vscode_kills_the_tree_and_nothing_that_was_seen_is_lost(open_window: Ca
     window.send(4, f"subprocess.Popen(['sleep', '1000']); print('it runs', flush=True); {FOREVER}")
     window.send(5, "print('never')")
     shown(window.client, "it runs")
+    wait_until(lambda: len(ask(window.kernel_id, "/api/history?limit=100")["executions"]) == 54, "the relay has all")
     window.kill()
     assert window.process.returncode == -signal.SIGTERM
     rows = stored(window.kernel_id)

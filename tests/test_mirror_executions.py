@@ -548,17 +548,42 @@ def test_messages_of_no_interest_change_nothing() -> None:
     assert "1 open" not in repr(m.mirror)
 
 
-def test_a_row_that_went_idle_and_never_gets_a_reply_is_lost_after_a_while() -> None:
+def test_a_row_that_went_idle_and_gets_no_reply_ends_when_the_kernel_has_answered_something_later() -> None:
     """ipykernel answers nothing when an interrupt comes between execute_input and the code."""
     m = Mirrored()
     m.feed(request("a", "x"), begun("a"), status("a", "idle"))
     idle_at = m.at
     assert m.mirror.waits_for_reply
     assert m.mirror.receive_time(idle_at + REPLY_S - 0.1) == []
-    (end,) = m.mirror.receive_time(idle_at + REPLY_S)
-    assert isinstance(end, PutExecution)
-    assert end.columns["state"] is State.LOST
+    assert not m.mirror.doubts
+    assert m.mirror.receive_time(idle_at + REPLY_S) == []
+    assert m.mirror.doubts == {""}
+    m.feed(other("k"), status(header("kernel_info_request", "k"), "idle"))
+    assert m.row("a").state is State.RUNNING, "its reply is before that of what was asked later, not before its idle"
+    m.feed(other_reply("k"))
+    assert m.row("a").state is State.LOST
     assert not m.mirror.waits_for_reply
+    assert not m.mirror.doubts
+
+
+def test_a_reply_that_comes_late_ends_its_row() -> None:
+    """A machine that stood still between the two signs, or code that kept the interpreter to itself."""
+    m = Mirrored()
+    m.feed(*whole("a")[:-2], status("a", "idle"))
+    assert m.mirror.receive_time(m.at + 10 * REPLY_S) == []
+    m.feed(other("k"), reply("a"), other_reply("k"))
+    assert m.row("a").state is State.OK
+    assert not m.mirror.doubts
+
+
+def test_a_row_without_a_reply_ends_in_time_where_the_kernel_runs_another() -> None:
+    m = Mirrored()
+    m.feed(request("a"), begun("a"), error("a"), status("a", "idle"), request("b"))
+    assert m.mirror.receive_time(m.at + REPLY_S) == [], "the next one waits: its reply may be behind this one's"
+    m.feed(begun("b"))
+    m.took(m.mirror.receive_time(m.at + REPLY_S))
+    assert (m.row("a").state, m.row("b").state) == (State.ERROR, State.RUNNING)
+    assert not m.mirror.doubts
 
 
 def test_user_expressions_stand_in_the_row_and_large_ones_only_with_their_size() -> None:

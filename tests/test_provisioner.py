@@ -135,8 +135,8 @@ def test_a_kernelspec_has_its_environment_and_says_how_it_is_interrupted(
     with start("odd") as running:
         assert running.execute(code).text == f"{tmp_path} hello $HOME $UNKNOWN None\n"
         assert f"--dir={home / 'data' / 'kernels' / 'odd'}" in running.child().cmdline()
-        msg_id = running.client.execute(FOREVER)
-        until(lambda: any(row["id"] == msg_id for row in rows(running)), "it runs", 30)
+        msg_id = running.client.execute(f"print('on', flush=True); {FOREVER}")
+        until(lambda: any(row["id"] == msg_id and row["outputs"] for row in rows(running)), "it runs", 30)
         running.manager.interrupt_kernel()
         until(lambda: [row["state"] for row in rows(running)] == ["ok", "error"], "it was interrupted", 30)
 
@@ -244,9 +244,11 @@ def test_a_kernel_that_cannot_start_fails_as_it_does_without_us(home: Path, capl
     assert "Kernel 'mute' starts without rtc_kernel: its command line names no connection file" in caplog.text
 
 
-def test_what_is_run_again_leaves_no_history_of_its_own(home: Path) -> None:
+def test_what_is_run_again_leaves_no_history_of_its_own(home: Path, until: Until) -> None:
     with start("python3") as running:
         running.execute("print(6 * 7)")
+        until(discovery.live, "its agent is there", 30)
+        recorded(running.kernel_id, "ok")
         running.manager.shutdown_kernel()
     (history,) = (home / "data" / "rtc_kernel").glob("*.sqlite3")
     done = rtc("rerun", str(history), "--kernel", "python3")
@@ -269,7 +271,7 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
         assert session["kernel"]["name"] == "python3"
         async with front_of(server, kernel) as front:
             assert (await front.execute("print(1)"))[1] == "1\n"
-            sleeping = await front.start(FOREVER)
+            sleeping = await front.begin(code := f"print('on', flush=True); {FOREVER}")
             await call(server, "POST", f"api/kernels/{kernel}/interrupt")
             assert (await front.finish(sleeping))["ename"] == "KeyboardInterrupt"
             assert (await front.execute("%rtc who"))[0]["status"] == "ok"
@@ -280,7 +282,7 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
             assert (await front.execute("print(2)"))[1] == "2\n"
         again = await discovered(kernel)
         assert (again.kernel_name, again.url) == ("python3", before.url)
-        wanted = ["print(1)", FOREVER, "%rtc who", "print(2)"]
+        wanted = ["print(1)", code, "%rtc who", "print(2)"]
         rows = await history(again, "ok", "error", "ok", "ok")  # its agent has only just come
         assert [row["code"] for row in rows] == wanted
         processes = psutil.Process(again.relay_pid).children(recursive=True)

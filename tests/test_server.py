@@ -107,6 +107,12 @@ class Front:
         await self.wait_for(lambda message: message["type"] == "execute_input" and is_child(message, msg_id))
         return msg_id
 
+    async def begin(self, code: str) -> str:
+        """Ask for an execution that prints; its id when it has: only then does an interrupt meet its code."""
+        msg_id = await self.start(code)
+        await self.wait_for(lambda message: message["type"] == "stream" and is_child(message, msg_id))
+        return msg_id
+
     async def finish(self, msg_id: str, reply: str = "execute_reply") -> Message:
         """A request's reply, when it is idle too."""
 
@@ -174,7 +180,7 @@ async def test_a_kernel_of_the_server_is_started_interrupted_restarted_and_ended
     async with front_of(server, kernel) as front:
         reply, text = await front.execute("print('naïve 😀')")
         assert (reply["status"], reply["execution_count"], text) == ("ok", 1, "naïve 😀\n")
-        sleeping = await front.start(FOREVER)
+        sleeping = await front.begin(code := f"print('on', flush=True); {FOREVER}")
         await call(server, "POST", f"api/kernels/{kernel}/interrupt")
         reply = await front.finish(sleeping)
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
@@ -190,7 +196,7 @@ async def test_a_kernel_of_the_server_is_started_interrupted_restarted_and_ended
         assert live.url == before.url
         assert live.relay_pid != before.relay_pid
         rows = await history(live, "ok", "error", "ok")
-        assert [row["code"] for row in rows] == ["print('naïve 😀')", FOREVER, "1 + 1"]
+        assert [row["code"] for row in rows] == ["print('naïve 😀')", code, "1 + 1"]
         assert [row["generation"] for row in rows] == [0, 0, 1]
         assert [row["submitted_by"] for row in rows] == ["ada"] * 3
         assert rows[0]["outputs"][0]["text"] == "naïve 😀\n"

@@ -144,6 +144,7 @@ class Actions:
         self._queries = queries.Queries(queries.QueryLimits())
         self._ordinal = 0
         self._silent: set[str] = set()  # executions that were sent and have no row
+        self._doubted: dict[str, str] = {}  # one whose reply should be there, by the question that tells
         self._leaving: deque[tuple[float, str]] = deque()
         self._leave_timer: asyncio.TimerHandle | None = None
         self._query_timer: asyncio.TimerHandle | None = None
@@ -215,20 +216,22 @@ class Actions:
 
     def _follow_kernel(self, state: KernelState, now: float) -> None:
         if state in (KernelState.RESTARTING, KernelState.DEAD):
+            self._doubted.clear()
             self._ask(self._queries.receive_restart(now))
         if state is KernelState.STARTING and self._restarting:
             # A kernel says that it is idle only after a request, and no frontend may be there to send one.
             self._send(Channel.SHELL, "kernel_info_request", {}, "rtc")
         self._restarting = state is KernelState.RESTARTING
 
-    def sound(self, shell: str) -> None:
+    def sound(self, shell: str) -> str:
         """Ask a shell (the main one is empty) something small: its answer says that it is through with all that came
-        before."""
+        before. Returns the id of the question."""
         header = new_header("kernel_info_request", session=self.session, username="rtc")
         if shell:
             header["subshell_id"] = shell
         frames = self._house.codec.write(header, {}, idents=[link.AGENT_IDENT])
         self._house.say(link.Submit(Channel.SHELL, tuple(frames)))
+        return str(header["msg_id"])
 
     async def complete(self, code: str, cursor_pos: int) -> Json:
         """The ``content`` of the kernel's ``complete_reply``; without matches while code runs, because a kernel answers
@@ -270,14 +273,21 @@ class Actions:
             self._do(self._scheduler.receive_reply(message.parent_id, status, time.time()))
         elif channel is Channel.IOPUB and message.type == "status" and message.parent_id in self._silent:
             if message.content.get("execution_state") == "idle":
-                asyncio.get_running_loop().call_later(REPLY_S, self._give_up, message.parent_id)
+                asyncio.get_running_loop().call_later(REPLY_S, self._doubt, message.parent_id)
+        elif channel is Channel.SHELL and message.parent_id in self._doubted:
+            self._give_up(self._doubted.pop(message.parent_id))
         elif channel is Channel.IOPUB and (kind := _COMM_KINDS.get(message.type)):
             comm = message.content.get("comm_id")
             if isinstance(comm, str) and comm.startswith(link.QUERY_COMM_PREFIX):
                 self._ask(self._queries.receive_comm(comm, kind, message.content.get("data"), time.time()))
 
+    def _doubt(self, execution: str) -> None:
+        """A silent run whose reply should be there by now: the kernel is asked whether it is through with it."""
+        if execution in self._silent:
+            self._doubted[self.sound("")] = execution
+
     def _give_up(self, execution: str) -> None:
-        """A silent run whose reply would be there by now: it was interrupted before its code began."""
+        """A silent run that gets no reply: it was interrupted before its code began."""
         if execution in self._silent:
             self._silent.discard(execution)
             lost = PutExecution(execution, {"state": ExecutionState.LOST})

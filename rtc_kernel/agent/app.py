@@ -191,7 +191,7 @@ class App:
         self._skip: frozenset[int] = frozenset()
         self._child_exited = False
         self._waits_for_disk = False  # the history is in memory until its file can be had: the relay keeps the records
-        self._is_sounding = False  # the kernel was asked whether it is through with what a gap left open
+        self._is_sounding = False  # the kernel was asked whether it is through with what is in doubt
         self._problems = [str(problem) for problem in problems]  # what is not as it should be for all our life
         self._kernel = Kernel(id="")
         self._secret = ""  # the owner's token
@@ -545,6 +545,9 @@ class App:
         self._pace.receive(self._changes[before:], time.monotonic())
         self._schedule()
         self._tell_actions()
+        self._settle_doubts()
+
+    def _settle_doubts(self) -> None:
         doubts = self.mirror.doubts
         for shell in doubts if not self._is_sounding else ():
             self.actions.sound(shell)
@@ -561,6 +564,7 @@ class App:
         if changes := self.mirror.receive_time(time.time()):
             self.put(changes)
             self._tell_actions()
+        self._settle_doubts()
         if self.mirror.waits_for_reply:
             self._reply_timer = self._loop.call_later(REPLY_CHECK_S, self._check_replies)
 

@@ -314,10 +314,7 @@ class Relay:
                 if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
                     self._open_gate(now)
             if agent is not None and agent.fileno() in ready:
-                for record in self.supervisor.read(now):
-                    self._agent_said(record, now)
-                if self.supervisor.pending and self._write_at is None:
-                    self._write_at = now  # it has just become ready, or takes more
+                self._hear_agent(now)
         self._end()
 
     def _receive_front(self, back: zmq.Socket[bytes], channel: Channel, frames: list[bytes], now: float) -> None:
@@ -374,6 +371,9 @@ class Relay:
 
     def _do_what_is_due(self, now: float) -> None:
         deadline = self.intercept.deadline
+        if any(at <= now for at in (deadline, *self._forward_at.values()) if at is not None):
+            self._hear_agent(now)  # the answer that is waited for may be here: it was us who had no processor
+            deadline = self.intercept.deadline
         if deadline is not None and deadline <= now:
             self._do(self.intercept.receive_time(now))
             self.supervisor.give_up_since(now - self.settings.magic_timeout_s, now)
@@ -484,6 +484,12 @@ class Relay:
             header = new_header("iopub_welcome", session=self.intercept.session, username=self.intercept.username)
             content = {"subscription": topic.decode("utf-8", "replace")}
             self.channels.publish(self.codec.write(header, content, idents=[topic]))
+
+    def _hear_agent(self, now: float) -> None:
+        for record in self.supervisor.read(now):
+            self._agent_said(record, now)
+        if self.supervisor.pending and self._write_at is None:
+            self._write_at = now  # it has just become ready, or takes more
 
     def _agent_said(self, record: link.Record, now: float) -> None:
         match record:

@@ -282,9 +282,7 @@ class Attached:
         heard: list[list[bytes]] = []
         while True:
             left_s = self._find_until(began, bool(heard), timeout_s) - time.monotonic()
-            if left_s <= 0:
-                break
-            ready = dict(poller.poll(math.ceil(left_s * 1000)))
+            ready = dict(poller.poll(max(0, math.ceil(left_s * 1000))))  # the last look: we may have had no processor
             if self._wakeup.fileno() in ready:
                 raise KeyboardInterrupt
             for channel, dealer in self._dealers.items():
@@ -299,6 +297,8 @@ class Attached:
                 ]
             if self._monitor in ready:
                 self._watch()
+            if left_s <= 0 and self._find_until(began, bool(heard), timeout_s) <= time.monotonic():
+                break
         if not self._asked.answers and not heard:
             raise self._nobody()
         self._begin(heard, display_name, language)

@@ -149,13 +149,13 @@ class Mirror:
         return self._executions.waits_for_reply
 
     def receive_time(self, at: float) -> list[Change]:
-        """Time has passed: rows whose reply will not come any more end."""
+        """Time has passed: rows whose reply should be there are in doubt."""
         return self._executions.receive_time(at)
 
     @property
     def doubts(self) -> frozenset[str]:
-        """The shells (the main one is empty) with an open row of which messages were lost: its end may have been among
-        them."""
+        """The shells (the main one is empty) with an open row of which messages were lost, its end perhaps among
+        them, or whose reply should be there: something that is asked of such a shell settles it."""
         return self._executions.doubts
 
     def _receive_shell(self, way: Way, message: Message, at: float) -> list[Change]:

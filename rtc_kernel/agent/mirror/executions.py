@@ -26,7 +26,7 @@ from .outputs import Outputs
 from .values import Limits, bound, clean_text, cut, get_count, get_text
 
 REPLY_S = 2.0
-"""How long after idle a reply may still come. Seconds."""
+"""How long after idle a reply may be on its way before the kernel is asked whether there is one. Seconds."""
 
 ENDED_KEPT = 50
 """Ended executions that late outputs still reach: those that ended, or had an output, last."""
@@ -85,6 +85,7 @@ class Run:
         failure: what an ``error`` output said, for rows without a reply.
         idle, idle_at: the kernel is through with it, and since when.
         gap: messages were lost while it was open.
+        overdue: it is idle, and its reply has not come for :data:`REPLY_S`. Not kept: that shows again.
         asked: the date of the ``input_request`` that waits for an answer (empty: undated), else null.
     """
 
@@ -103,6 +104,7 @@ class Run:
     idle: bool = False
     idle_at: float = 0.0
     gap: bool = False
+    overdue: bool = False
     asked: str | None = None
 
     def state_json(self) -> Json:
@@ -357,18 +359,23 @@ class Executions:
         return any(run.idle for run in self._open.values())
 
     def receive_time(self, at: float) -> list[Change]:
-        """End what went idle and got no reply within :data:`REPLY_S`: a kernel whose handler was interrupted before
-        the code began (or that found a request malformed) sends none."""
+        """Doubt what went idle and got no reply within :data:`REPLY_S`. A kernel whose handler was interrupted before
+        the code began (or that found a request malformed) sends none; a machine that stood still sends it yet. So it
+        ends only where the same shell has begun another, else when that has answered something later."""
         changes: list[Change] = []
         for run in [run for run in self._open.values() if run.idle and at - run.idle_at >= REPLY_S]:
-            state = ExecutionState.LOST if run.failure is None else ExecutionState.ERROR
-            changes += self._end(run, state, at, None if run.private else run.failure)
+            run.overdue = True
+            if any(
+                other.shell == run.shell and other.seq > run.seq and other.state is not _QUEUED
+                for other in self._open.values()
+            ):
+                changes += self._end_unanswered(run, at)
         return changes
 
     @property
     def doubts(self) -> frozenset[str]:
-        """The shells with an open run of which messages were lost."""
-        return frozenset(run.shell for run in self._open.values() if run.gap)
+        """The shells with an open run of which messages were lost, or whose reply should be there."""
+        return frozenset(run.shell for run in self._open.values() if run.gap or run.overdue)
 
     def send_sound(self, message: Message) -> None:
         """A request of another kind, on its way to the kernel."""
@@ -379,14 +386,18 @@ class Executions:
                 del self._sounds[next(iter(self._sounds))]
 
     def receive_sound(self, parent_id: str, at: float, *, is_reply: bool) -> list[Change]:
-        """Its reply, or its idle: what came before it and has not shown the same sign has lost it in the gap."""
+        """Its reply, or its idle: what came before it and has not shown the same sign never will."""
         if parent_id not in self._sounds:
             return []
         shell, seq = self._sounds[parent_id]
         changes: list[Change] = []
         for run in list(self._open.values()):
             lacks = not run.reply if is_reply else not run.idle
-            if run.gap and run.seq < seq and run.shell == shell and lacks:
+            if not ((run.gap or run.overdue) and run.seq < seq and run.shell == shell and lacks):
+                continue
+            if run.idle:
+                changes += self._end_unanswered(run, at)
+            else:
                 aborted = run.reply in ("aborted", "abort") and run.state is _QUEUED
                 changes += self._end(run, ExecutionState.ABORTED if aborted else ExecutionState.LOST, at)
         return changes
@@ -507,6 +518,11 @@ class Executions:
                 error = run.failure
                 state = ExecutionState.OK if error is None else ExecutionState.ERROR
         return self._end(run, state, at, None if run.private else error)
+
+    def _end_unanswered(self, run: Run, at: float) -> list[Change]:
+        """It is idle and will get no reply: what is known of it are its outputs."""
+        state = ExecutionState.LOST if run.failure is None else ExecutionState.ERROR
+        return self._end(run, state, at, None if run.private else run.failure)
 
     def _end(self, run: Run, state: ExecutionState, at: float, error: Json | None = None) -> list[Change]:
         run.state = advance(run.state, state)

@@ -26,6 +26,7 @@ from rtc_kernel import discovery
 def main() -> None:
     """Do what is asked, until nothing more is."""
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
+        os.environ["RTC_KERNEL_MAGIC_TIMEOUT_S"] = "60"  # the agent may be late
         os.environ["JUPYTER_DATA_DIR"] = os.environ["JUPYTER_RUNTIME_DIR"] = home
         manager = KernelManager(kernel_name=sys.argv[1])
         manager.start_kernel()

@@ -31,6 +31,9 @@ afterAll(() => scene.stop(), LONG);
 const text = (row: Execution): string =>
   row.outputs.map((output) => (output.output_type === "stream" ? output.text : "")).join("");
 
+/** A cell that an interrupt meets: `running` is said before its code runs. */
+const endless = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)";
+
 describe("following", { timeout: LONG }, () => {
   test("a frontend's run is seen while it goes on", async () => {
     const doc = await scene.live();
@@ -156,9 +159,9 @@ describe("acting", { timeout: LONG }, () => {
 
   test("a run is interrupted, and by its name only while it runs", async () => {
     const doc = await scene.live();
-    const run = await doc.run("import time\nwhile True: time.sleep(0.01)");
+    const run = await doc.run(endless);
     const id = await run.execution();
-    await until(doc, () => doc.executions.get(id)?.state === "running");
+    await until(doc, () => doc.executions.get(id)?.outputs.length);
     await run.interrupt();
     expect((await run.ended()).error?.ename).toBe("KeyboardInterrupt");
     await expect(doc.interrupt(id)).rejects.toThrow(/refused/);
@@ -181,8 +184,8 @@ describe("acting", { timeout: LONG }, () => {
 
   test("a run that waits is taken back", async () => {
     const doc = await scene.live();
-    const first = await doc.run("import time\nwhile True: time.sleep(0.01)");
-    await until(doc, () => [...doc.executions.values()].some((row) => row.state === "running"));
+    const first = await doc.run(endless);
+    await until(doc, () => [...doc.executions.values()].some((row) => row.state === "running" && row.outputs.length > 0));
     const second = await doc.run("1");
     await second.cancel();
     await first.interrupt();
@@ -224,7 +227,8 @@ describe("reading", { timeout: LONG }, () => {
     expect(second.executions[0]).toEqual(doc.executions.get(second.executions[0]?.id ?? ""));
     const brief = await doc.transport.history({ limit: 1, brief: true, state: "ok", text: "page 1" });
     expect(brief.executions[0]).toMatchObject({ code: "'page 1'", outputs: [] });
-    expect((await doc.transport.complete("prin", 4)).matches).toContain("print");
+    const complete = async (): Promise<unknown> => (await doc.transport.complete("prin", 4)).matches;
+    await expect.poll(complete, { timeout: LONG }).toContain("print"); // a kernel is waited for for some seconds
     await expect(doc.transport.history({ limit: 0 })).rejects.toThrow(/limit/);
     await expect(doc.transport.execution("no-such")).rejects.toMatchObject({ code: 404, final: false });
   });
