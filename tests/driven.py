@@ -215,8 +215,9 @@ def write_spec(home: Path, name: str, argv: list[str], **more: Any) -> None:
 
 def relay(argv: list[str]) -> None:
     from rtc_kernel.__main__ import main
-    from rtc_kernel.relay import supervisor
+    from rtc_kernel.relay import app, supervisor
 
+    app.RESTART_GRACE_S = float(os.environ.get("RTC_TEST_GRACE_S", app.RESTART_GRACE_S))
     supervisor.PROGRAM = (sys.executable, __file__, "agent")
     main(argv)
 

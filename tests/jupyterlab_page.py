@@ -45,6 +45,7 @@ def jupyter_lab(home: Path, frontend: Frontend = LAB, *options: str) -> Iterator
     for name in ("runtime", "data", "config"):
         environ[f"JUPYTER_{name.upper()}_DIR"] = str(home / name)
     environ |= {"IPYTHONDIR": str(home / "ipython"), "MPLCONFIGDIR": str(home / "matplotlib")}
+    environ["RTC_KERNEL_MAGIC_TIMEOUT_S"] = "60"  # the agent may be late
     environ["JUPYTER_PREFER_ENV_PATH"] = "0"  # what is in this home goes before what is installed
     if not (home / "config").exists():
         furnish(home)
@@ -58,6 +59,11 @@ def furnish(home: Path) -> None:
         (home / name).mkdir(parents=True)
     page_config = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
     (home / "config" / "labconfig" / "page_config.json").write_text(json.dumps(page_config))
+    manager = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "docmanager-extension"
+    manager.mkdir(parents=True)
+    (manager / "plugin.jupyterlab-settings").write_text(
+        '{"autosave": false}'
+    )  # after two minutes, which a test may take
     (home / "data" / "labextensions" / "@rtc-kernel" / "lab").symlink_to(LABEXTENSION)
     spec = json.loads(KERNELSPEC.read_text())
     spec["argv"][0] = sys.executable
@@ -206,6 +212,11 @@ class NotebookPage:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def press_twice(self, index: int, key: str) -> None:
+        """A command of two keys of the notebook's command mode, with this cell as the active one."""
+        self.prompt(index).click()
+        press_twice(self.page, key)
+
     def command(self, label: str) -> None:
         """One of the command palette."""
         search_commands(self.page, label)
@@ -261,6 +272,18 @@ class SoleNotebookPage(NotebookPage):
         """The same by the menu, because its sidebars have no tabs."""
         choose(self.page, "View", "Right Sidebar", "Show Kernel History")
         return self.page.locator("#rtc-kernel-panel article.card")
+
+
+CHORD = """(key) => {
+    const said = { key, keyCode: key.toUpperCase().charCodeAt(0), bubbles: true, cancelable: true };
+    for (const type of ["keydown", "keyup", "keydown", "keyup"])
+        document.activeElement.dispatchEvent(new KeyboardEvent(type, said));
+}"""
+
+
+def press_twice(page: Page, key: str) -> None:
+    """A command of two keys (d d). JupyterLab forgets the first after a second, so they come in one go."""
+    page.evaluate(CHORD, key)
 
 
 def wait_on(page: Page, condition: Callable[[], object], what: str) -> None:
@@ -390,7 +413,8 @@ def start_kernel(lab: JupyterServer, browser: Browser, name: str) -> None:
     of a page whose kernel takes long to start, and makes two where two pages open one notebook at once."""
     request, headers = browser.context.request, {"Authorization": f"token {lab.token}"}
     kernel = request.post(f"{lab.url}api/kernels", data={"name": "rtc-python"}, headers=headers).json()
-    kernel_of(lab)
+    where = lab.root.parent / "runtime" / "rtc_kernel"
+    wait_until(lambda: any(one.kernel_id == kernel["id"] for one in discovery.live(where)), "its agent serves", READY_S)
     session = {"path": name, "name": name, "type": "notebook", "kernel": {"id": kernel["id"]}}
     assert request.post(f"{lab.url}api/sessions", data=session, headers=headers).ok
 

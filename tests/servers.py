@@ -18,7 +18,7 @@ from conftest import wait_until
 
 from benchmarks.ports import free_ports
 
-STARTED_S = 60.0
+STARTED_S = 120.0
 """Until a server must be there; a busy machine takes its time."""
 
 

@@ -278,7 +278,7 @@ async def serving(
 
 
 async def eventually(
-    condition: Callable[[], object | Awaitable[object]], what: str | Callable[[], object], timeout_s: float = 10.0
+    condition: Callable[[], object | Awaitable[object]], what: str | Callable[[], object], timeout_s: float = 30.0
 ) -> None:
     """Let the loop run until a condition holds, which may be one to wait for."""
     deadline = time.monotonic() + timeout_s

@@ -104,9 +104,11 @@ def test_a_run_is_in_the_document_as_it_was(ready: Running) -> None:
     assert time.time() - 30 < row.queued_at <= row.started_at <= row.finished_at
 
 
-def test_errors_aborted_ones_and_what_was_not_silent(ready: Running) -> None:
+def test_errors_aborted_ones_and_what_was_not_silent(ready: Running, gate: Gate) -> None:
     client = ready.client
-    ids = [client.execute(code) for code in ("1/0", "print('never')")]
+    ids = [client.execute(code) for code in (gate.code + "1/0", "print('never')")]
+    replica(ready, lambda doc: len(doc.executions) == 2)
+    gate.open()
     for msg_id in ids:
         finish(client, msg_id)
     ready.execute("hidden = 1", silent=True)
@@ -253,7 +255,7 @@ def test_a_new_life_of_the_kernel_keeps_history_port_and_links(ready: Running, u
     ready.execute("print('first life')")
     ready.execute("%rtc share --name phone")
     ready.client.execute(FOREVER)
-    until(lambda: rows(ready)[-1]["state"] == "running", "the last cell runs")
+    until(lambda: (rows(ready)[-1]["code"], rows(ready)[-1]["state"]) == (FOREVER, "running"), "the last cell runs")
     before = live(ready)
     tokens = {row["name"] for row in ask(ready, "/api/share")["tokens"]}
     if how == "kill":
@@ -272,7 +274,8 @@ def test_a_new_life_of_the_kernel_keeps_history_port_and_links(ready: Running, u
     ready.execute("print('second life')")
     until(lambda: rows(ready)[-1]["state"] == "ok", "the run has ended")
     states = [(row["generation"], row["state"]) for row in rows(ready)]
-    assert states == [(0, "ok"), (0, "ok"), (0, "lost"), (1, "ok")]
+    assert states[2] == (0, "lost") or (how, states[2]) == ("restart", (0, "error"))  # a manager interrupts first
+    assert [*states[:2], states[3]] == [(0, "ok"), (0, "ok"), (1, "ok")]
     assert [row["seq"] for row in rows(ready)] == [1, 2, 3, 4]
 
 
@@ -418,9 +421,12 @@ def post(kernel: Running, path: str) -> Any:
         return json.loads(answer.read())
 
 
-def test_a_clear_in_the_midst_of_a_flood_takes_what_was_before_and_nothing_else(ready: Running, until: Until) -> None:
+def test_a_clear_in_the_midst_of_a_flood_takes_what_was_before_and_nothing_else(
+    ready: Running, until: Until, gate: Gate
+) -> None:
     ready.execute("print('to be forgotten')")
-    cell = "import time\nfor i in range(40_000):\n  print('line', i)\n  if i % 200 == 0: time.sleep(0.01)"
+    cell = "import time\nfor i in range(40_000):\n  print('line', i)\n  if i % 200 == 0: time.sleep(0.01)\n"
+    cell += gate.code  # one that has ended is forgotten, too
     msg_id = ready.client.execute(cell)
     until(lambda: any(row["code"] == cell and text(row) for row in rows(ready)), "the flood is under way")
     epochs = {ask(ready, "/api/health")["epoch"]}
@@ -428,6 +434,7 @@ def test_a_clear_in_the_midst_of_a_flood_takes_what_was_before_and_nothing_else(
         post(ready, "/api/clear")
         until(lambda: ask(ready, "/api/health")["epoch"] not in epochs, "the document is another one")
         epochs.add(ask(ready, "/api/health")["epoch"])
+    gate.open()
     agent = ready.agent().pid
     finish(ready.client, msg_id)
     whole = "".join(f"line {i}\n" for i in range(40_000))
@@ -491,13 +498,13 @@ def test_completion_and_help(ready: Running) -> None:
 def test_an_agent_that_hangs_costs_a_magic_one_line_and_is_replaced(
     home: Path, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RTC_KERNEL_MAGIC_TIMEOUT_S", "0.5")
+    monkeypatch.setenv("RTC_KERNEL_MAGIC_TIMEOUT_S", "6")
     with start("rtc-python") as kernel:
         until(discovery.live, "the agent serves", 20)
         hanging = kernel.agent()
         hanging.suspend()
         run = kernel.execute("%rtc who")
-        assert "did not answer within 0.5 s" in run.contents("error")[0]["evalue"]
+        assert "did not answer within 6 s" in run.contents("error")[0]["evalue"]
         assert kernel.execute("print(1)").text == "1\n"
         until(lambda: not hanging.is_running(), "the agent that hung is gone")
         until(lambda: any(one.agent_pid != hanging.pid for one in discovery.live()), "another one serves", 20)
@@ -717,7 +724,7 @@ def test_a_new_agent_has_the_same_head_and_tail(limited: Running, until: Until) 
     agent = limited.agent()
     agent.kill()
     until(lambda: live(limited).agent_pid != agent.pid, "a new agent serves", 20)
-    after = replica(limited, lambda doc: len(doc.executions) == 2)
+    after = replica(limited, lambda doc: len(doc.executions) == 2 and bool(doc.executions[msg_id].input))
     assert [row.outputs for row in after.values()] == [row.outputs for row in before.values()]
     limited.client.input("")
     finish(limited.client, msg_id)

@@ -581,31 +581,31 @@ def test_the_same_cell_is_run_once_unless_it_is_queued(live: Running, gate: Gate
 
 
 def test_a_run_whose_time_is_up_is_interrupted_or_taken_back(live: Running, until: Until, gate: Gate) -> None:
-    done = rtc("exec", "--timeout", "1", f"print('begun'); {FOREVER}")
+    done = rtc("exec", "--timeout", "8", f"print('begun'); {FOREVER}")
     assert (done.returncode, done.stdout) == (124, "begun\n")
-    assert done.stderr.splitlines()[-1] == "jupyter rtc: not done within 1 s"
+    assert done.stderr.splitlines()[-1] == "jupyter rtc: not done within 8 s"
     assert "KeyboardInterrupt" in done.stderr
 
     live.client.execute(gate.code)
-    until(lambda: json.loads(rtc("queue", "--json").stdout)["executions"], "a frontend's cell runs")
-    assert re.search(r"#2 +running .* import os, time", rtc("queue").stdout)
+    until(lambda: re.search(r"#2 +running .* import os, time", rtc("queue").stdout), "a frontend's cell runs")
     with terminal("exec", FOREVER) as waiting:
         until(waiting.has("Waiting for #2"), "it is said what it waits for", 20)
-        done = rtc("exec", "--json", "--timeout", "1", "print('never')")
+        done = rtc("exec", "--json", "--timeout", "8", "print('never')")
         end = events(done)[-1]
         assert (done.returncode, end["exit_code"], end["state"]) == (124, 124, "cancelled")
         gate.open()
         until(lambda: re.search("running .* import time;", rtc("queue").stdout), "the one that waited runs", 20)
         assert re.match(r"Interrupted #\d+ of owner: import time", rtc("interrupt").stdout)
         assert waiting.process.wait(30) == 1
-    assert rtc("queue").stdout == "Nothing waits.\n"
+    until(lambda: rtc("queue").stdout == "Nothing waits.\n", "nothing is left")
 
 
 def test_a_kernel_that_goes_away_ends_it(live: Running, until: Until) -> None:
     with terminal("exec", f"print('begun'); {FOREVER}") as waiting:
         until(waiting.has("begun"), "it runs")
-        live.manager.shutdown_kernel(now=True)
-        assert waiting.process.wait(30) == 4
+        os.killpg(live.pid, signal.SIGKILL)  # a manager interrupts first, and the run may get to say so
+        live.manager.cleanup_connection_file()
+        assert waiting.process.wait(60) == 4
         until(waiting.has("jupyter rtc: lost: "), "it is said")
 
 
@@ -767,7 +767,8 @@ def test_what_waits_is_shown_held_by_a_restart_released_and_taken_back(live: Run
         told = json.loads(done.stdout)
         assert (told["generation"], set(told["held"])) == (1, set(ids))
         assert running.process.wait(30) == 4
-        until(second.has("Held: the kernel was restarted"), "who waits is told", 20)
+        until(second.has("Held: the kernel was restarted"), "who waits is told", 30)
+        until(third.has("Held: the kernel was restarted"), "and the other", 30)
         assert f"--release {waiting_ids('print(')[0][:8]}" in second.text + third.text
         lines = rtc("queue").stdout.splitlines()
         assert max(map(len, lines)) <= 80
@@ -780,7 +781,7 @@ def test_what_waits_is_shown_held_by_a_restart_released_and_taken_back(live: Run
         assert json.loads(rtc("queue", "--release", "all", "--json").stdout) == {"released": [names["secon"]]}
         assert second.process.wait(30) == 0
         until(second.has("second second"), "it ran")
-    assert rtc("queue", "--json").stdout == '{"executions": [], "requests": []}\n'
+    until(lambda: rtc("queue", "--json").stdout == '{"executions": [], "requests": []}\n', "nothing is left")
 
 
 def waiting() -> list[dict[str, Any]]:

@@ -364,9 +364,9 @@ def test_a_history_is_run_again_in_the_order_in_which_it_began(home: Path, capsy
 
 def test_what_takes_too_long_is_interrupted_and_what_came_behind_is_run(home: Path, capsys: Capture) -> None:
     leave(home, (ran("while True: pass", 0, 1), ()), (ran("print(1)", 10, 11), ((10.0, "1\n"),)))
-    value = said(capsys, "--timeout", "3", code=1)
+    value = said(capsys, "--timeout", "8", code=1)
     assert verdicts(value) == [(1, "differs"), (2, "same")]
-    assert value["executions"][0]["notes"] == ["it ended error, was ok", "interrupted after 3 s"]
+    assert value["executions"][0]["notes"] == ["it ended error, was ok", "interrupted after 8 s"]
 
 
 def test_a_kernel_that_dies_and_a_failure_end_a_rerun(home: Path, capsys: Capture) -> None:

@@ -292,6 +292,7 @@ def spend_an_hour(server: JupyterServer, browser: Browser, kernel: str) -> list[
         notebook.restart()
         notebook.run(5)
         expect(notebook.outputs(5).last).to_contain_text("NameError")
+        expect(notebook.prompt(5)).to_have_text(re.compile(r"\[1\]"))
         return [before, notebook.seen()]
 
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING or not MISSING:
     from jupyterlab_page import Browser, NotebookPage, end_kernels, lab_page, open_notebook
     from playwright.sync_api import expect
 
-PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);"
+QUIET = "import logging; logging.getLogger('matplotlib.font_manager').setLevel('ERROR')"
+"""It says when its first look at the fonts takes more than 5 s."""
+
+PLOT = f"{QUIET}\nimport matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);"
 SLIDER = "import ipywidgets\nslider = ipywidgets.IntSlider(value=3)\nslider"
 ASK = "name = input('who? ')\nprint('hello', name)"
 SLEEP = f"print('asleep')\n{FOREVER}"
@@ -78,6 +81,7 @@ def stop(notebook: NotebookPage, cell: int) -> None:
     expect(notebook.indicator).to_have_attribute("data-status", "busy")
     notebook.interrupt()
     expect(notebook.outputs(cell).last).to_contain_text("KeyboardInterrupt")
+    expect(notebook.prompt(cell)).to_have_text(re.compile(r"\[\d+\]:"))
 
 
 def seen(notebook: NotebookPage) -> list[tuple[str, list[str]]]:

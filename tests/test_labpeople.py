@@ -113,8 +113,8 @@ def test_what_the_cells_show_follows_the_settings_at_once(lab: JupyterServer, br
 def test_the_panel_follows_its_settings_and_its_button_is_one_of_them(lab: JupyterServer, browser: Browser) -> None:
     name = write_notebook(lab, "rtc-python", "print('one')")
     with tab(lab, browser, name) as notebook:
-        page, panel = notebook.page, open_panel(notebook)
         notebook.wait_ready()
+        page, panel = notebook.page, open_panel(notebook)
         notebook.run(0, 1)
         settings = SettingsEditor(page, "panel", "RTC: panel")
         fold = panel.locator("article.card .fold")
@@ -175,8 +175,8 @@ def test_a_link_is_given_used_followed_and_withdrawn_and_what_it_asked_for_is_re
     name = write_notebook(lab, "rtc-python", "'before'", stubborn)
     browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
     with another(browser) as elsewhere, tab(lab, browser, name) as notebook:
-        page, panel = notebook.page, open_panel(notebook)
         notebook.wait_ready()
+        page, panel = notebook.page, open_panel(notebook)
         notebook.run(0, 1)
         panel.locator(".rtc-People summary").click()
         expect(panel.locator(".rtc-here li")).to_have_count(1)

@@ -55,7 +55,7 @@ def headless(lab: JupyterServer) -> Iterator[BlockingKernelClient]:
     (file,) = (lab.root.parent / "runtime").glob("kernel-*.json")
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)
     try:
         yield client
     finally:
@@ -274,7 +274,7 @@ def test_what_a_page_did_not_hear_while_its_connection_was_cut_is_shown_when_it_
                 expect(readout(watching)).to_have_text("7")
             expect(readout(notebook)).to_have_text("6")
             lossy = False
-            for socket in sockets:
+            for socket in list(sockets):
                 socket.close(code=4000)
             expect(readout(notebook)).to_have_text("7")
             expect(captured(notebook)).to_have_text("unheard\n")

@@ -157,8 +157,12 @@ def test_a_person_and_an_agent_see_each_other_under_their_names(
     async def fact() -> str:
         async with agent(log=log, mode=mode) as assistant, rtc_kernel.connect(shared.kernel_id) as person:
             assert links(shared) == {}, "no link is made before a kernel is used"
-            (row,) = (await assistant.value("list_kernels"))["kernels"]
-            assert (row["kernel"], row["name"], row["state"]) == (shared.kernel_id, "RTC Python", "idle")
+
+            async def is_listed() -> bool:  # one that does not answer within 2 s is listed without its state
+                (row,) = (await assistant.value("list_kernels"))["kernels"]
+                return (row["kernel"], row["name"], row["state"]) == (shared.kernel_id, "RTC Python", "idle")
+
+            await eventually(is_listed, "the kernel is listed", 60)
 
             failed, before, *_ = (await assistant.value("history"))["executions"]
             assert (before["code"], before["state"], before["error"]) == ("person = 'ada'", "ok", None)
@@ -183,7 +187,7 @@ def test_a_person_and_an_agent_see_each_other_under_their_names(
             async with agent("--name", "second", log=log) as other:
                 assert "by: second" in await other.text("run_code", code="'again'")
                 assert links(shared) == {"assistant": "run", "second": "run"}
-            assert links(shared) == {"assistant": "run"}
+            await eventually(lambda: links(shared) == {"assistant": "run"}, "the second one's has ended", 60)
             return key
 
     asyncio.run(fact())
@@ -435,14 +439,14 @@ def test_a_link_that_people_withdraw_is_not_made_again(shared: Running, log: Pat
 
 
 def test_a_link_of_which_the_time_is_up_is_made_again(shared: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linking, "LINK_S", 1.0)
+    monkeypatch.setattr(linking, "LINK_S", 8.0)
 
     async def fact() -> None:
         kernels = Kernels(shared.kernel_id, None, role="run", name=None)
         try:
             async with kernels.use(None, "one") as linked:
                 first = linked.link
-                await eventually(lambda: linked.is_expired and not linked.doc.connected, "its time is up", 20)
+                await eventually(lambda: linked.is_expired and not linked.doc.connected, "its time is up", 60)
             monkeypatch.setattr(linking, "LINK_S", 600.0)
 
             again = None
@@ -499,7 +503,8 @@ def test_a_kernel_that_is_restarted_or_dies_is_told(log: Path) -> None:
             assistant.told.clear()
             running = asyncio.create_task(assistant.error("run_code", **sleeping))
             await eventually(lambda: "begun" in assistant.told, "it runs again", 20)
-            kernel.manager.shutdown_kernel(now=True)
+            os.killpg(kernel.pid, signal.SIGKILL)  # a manager interrupts first, and the run may get to say so
+            kernel.manager.cleanup_connection_file()
             told = await running
             assert "The kernel is gone" in told or value_of(told, "state") == "lost"
             assert f"no live RTC kernel {name!r}" in await assistant.error("history")

@@ -316,7 +316,15 @@ def idles(client: BlockingKernelClient, msg_id: str) -> bool:
             return True
 
 
-def test_what_a_kernel_says_on_its_way_out_passes_and_belongs_to_its_old_life(driven: Driven) -> None:
+def test_what_a_kernel_says_on_its_way_out_passes_and_belongs_to_its_old_life(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTC_TEST_GRACE_S", "60")  # else a kernel that the machine lets wait is killed
+    with drive(home) as driven:
+        say_last_words(driven)
+
+
+def say_last_words(driven: Driven) -> None:
     agent = driven.agent_side
     # What ipykernel sets when it is told to end.
     asked = "any(get_ipython().exit_now or time.sleep(0.01) for _ in range(12_000))"
@@ -477,7 +485,7 @@ def test_restarts_leak_nothing(driven: Driven) -> None:
         agent.act("restart")
         restarted(driven, life)
         assert driven.execute("1").reply["content"]["status"] == "ok"
-    assert held() == before
+    until(lambda: held() == before, "nothing of a life is left")
 
 
 @pytest.mark.parametrize(
@@ -515,7 +523,8 @@ def test_dying_while_or_after_a_restart_leaves_no_process(
     processes += driven.processes()
     (os.kill if whom == "relay" else os.killpg)(driven.pid, number)
     until(lambda: driven.manager.provisioner.process.poll() is not None, "the relay ended", 20)
-    assert driven.manager.provisioner.process.returncode == -number
+    ends = {-number} | ({-signal.SIGKILL} if (when, whom) == ("restarting", "relay") else set())
+    assert driven.manager.provisioner.process.returncode in ends  # a child that does not listen has 2 s in all
     until(gone(processes), "all processes ended")
 
 

@@ -54,6 +54,9 @@ TERMINATED_EXIT_CODE = 143
 GRACE_S = 10.0
 """How long a run that was interrupted because its time was up may take to end; then it is left to itself. Seconds."""
 
+REASON_S = 10.0
+"""How long the word of why a run did not end by itself may come behind its end: it waits for the disk. Seconds."""
+
 ATTEMPTS = 5
 """How often an interrupt is tried: a run that was sent only just now is not known to run yet."""
 
@@ -333,7 +336,7 @@ class Attendant:
         if now.state in (ExecutionState.OK, ExecutionState.ERROR):
             return Ending(now.state.value, EXIT_CODES[now.state.value], None, now)
         with suppress(TimeoutError):  # why, stands in the other document
-            await asyncio.wait_for(run.ended(), ATTEMPTS * LOOK_S)
+            await asyncio.wait_for(run.ended(), REASON_S)
         return Ending(now.state.value, EXIT_CODES[now.state.value], run.request.reason or "it is not known why", now)
 
     def _left(self, cut: Cut) -> Ending:

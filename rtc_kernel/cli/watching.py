@@ -28,7 +28,7 @@ GONE_S = 6.0
 """A kernel that was said to be dead, or has no discovery file any more, is gone for good after this time: a
 restart takes about a second."""
 
-RESTART_S = 15.0
+RESTART_S = 30.0
 """The same where its connection file is still there: whoever started it means to start it again, and a busy machine
 takes its time."""
 

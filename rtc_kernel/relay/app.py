@@ -259,7 +259,6 @@ class Relay:
 
         while True:
             now = time.monotonic()
-            self._do_what_is_due(now)
             if paused_until and paused_until <= now:
                 copies = receive(channels.capture)
                 self._captured(copies, now)
@@ -314,7 +313,12 @@ class Relay:
                 if self._welcomed or self.intercept.session or (self._gate_at is not None and self._gate_at <= now):
                     self._open_gate(now)
             if agent is not None and agent.fileno() in ready:
-                self._hear_agent(now)
+                for record in self.supervisor.read(now):
+                    self._agent_said(record, now)
+                if self.supervisor.pending and self._write_at is None:
+                    self._write_at = now  # it has just become ready, or takes more
+            # Last, with the time at which we looked: what was there by then has been read, however late we were.
+            self._do_what_is_due(now)
         self._end()
 
     def _receive_front(self, back: zmq.Socket[bytes], channel: Channel, frames: list[bytes], now: float) -> None:
@@ -371,9 +375,6 @@ class Relay:
 
     def _do_what_is_due(self, now: float) -> None:
         deadline = self.intercept.deadline
-        if any(at <= now for at in (deadline, *self._forward_at.values()) if at is not None):
-            self._hear_agent(now)  # the answer that is waited for may be here: it was us who had no processor
-            deadline = self.intercept.deadline
         if deadline is not None and deadline <= now:
             self._do(self.intercept.receive_time(now))
             self.supervisor.give_up_since(now - self.settings.magic_timeout_s, now)
@@ -484,12 +485,6 @@ class Relay:
             header = new_header("iopub_welcome", session=self.intercept.session, username=self.intercept.username)
             content = {"subscription": topic.decode("utf-8", "replace")}
             self.channels.publish(self.codec.write(header, content, idents=[topic]))
-
-    def _hear_agent(self, now: float) -> None:
-        for record in self.supervisor.read(now):
-            self._agent_said(record, now)
-        if self.supervisor.pending and self._write_at is None:
-            self._write_at = now  # it has just become ready, or takes more
 
     def _agent_said(self, record: link.Record, now: float) -> None:
         match record:

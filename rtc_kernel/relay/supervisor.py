@@ -35,6 +35,9 @@ RETURN_S = 3.0
 PROGRAM = (sys.executable, *(("-P",) if sys.flags.safe_path else ()), "-m", "rtc_kernel.agent")
 """How the agent is started: of the same package as we."""
 
+START_S = 60.0
+"""How long an agent may take to come up: it has the lowest rank on a machine that is full. Seconds."""
+
 STEADY_S = 30.0
 """An agent that lived this long has earned a fresh start of the pauses."""
 
@@ -158,8 +161,10 @@ class Supervisor:
         return records
 
     def give_up_since(self, asked_at: float, now: float) -> None:
-        """Nothing was heard since ``asked_at``, although something was asked: end the agent, and start another."""
-        if self._process is not None and self.heard_at < asked_at:
+        """Nothing was heard since ``asked_at``, although something was asked: end the agent, and start another. One that
+        has not come up yet is no reason to begin anew, before :data:`START_S`."""
+        hangs = self.heard_at < asked_at if self.ready else now - self._started_at >= START_S
+        if self._process is not None and hangs:
             self._lost(now)
 
     def reap(self, now: float) -> None:

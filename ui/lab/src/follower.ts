@@ -69,6 +69,8 @@ export class NotebookFollower {
   private readonly runs = new WeakMap<object, number>();
   /** Runs of this page's own in whose midst the connection was lost. */
   private readonly torn = new Set<string>();
+  /** Runs of this page's own that were cleared before the document knew of their end. */
+  private readonly clearedEarly = new Set<string>();
   private readonly grace = new Map<string, ReturnType<typeof setTimeout>>();
   /** Executions up to this `seq` are of the time before this kernel was chosen; null until that is known. */
   private baseline: number | null = null;
@@ -112,12 +114,33 @@ export class NotebookFollower {
     if (screen?.isOther) return; // what was cleared is not what the kernel gave
     screen?.clear();
     this.setNote(cell, null);
+    const header = cell.outputArea.future?.msg.header;
+    if (header?.session === this.kernel.clientId && !isStarred(cell)) {
+      const own = doc.executions.get(header.msg_id);
+      if (own === undefined || !hasEnded(own)) {
+        this.clearedEarly.add(header.msg_id);
+        return;
+      }
+    }
     const inDocument = latestOf(this.keys(), this.executions()).get(cell.model.sharedModel.getId());
     const latest = inDocument ?? this.past.get(screen?.execution ?? "");
-    if (latest === undefined || !hasEnded(latest) || latest.metadata[CLEARED]) return;
-    doc.annotate(latest.id, CLEARED, true).catch((error: unknown) => {
+    if (latest !== undefined && hasEnded(latest)) this.noteCleared(latest);
+  }
+
+  private noteCleared({ id, metadata }: Execution): void {
+    if (metadata[CLEARED]) return;
+    this.doc?.annotate(id, CLEARED, true).catch((error: unknown) => {
       console.warn("rtc_kernel: that the cell was cleared could not be noted:", error);
     });
+  }
+
+  private noteClearedEarly(): void {
+    for (const id of this.clearedEarly) {
+      const execution = this.doc?.executions.get(id);
+      if (execution === undefined || !hasEnded(execution)) continue;
+      this.clearedEarly.delete(id);
+      this.noteCleared(execution);
+    }
   }
 
   /** Some cells were cleared, and nobody says which. */
@@ -155,6 +178,7 @@ export class NotebookFollower {
     this.doc = doc;
     this.widgets.follow(doc);
     this.stopListening = doc.onChange((change) => {
+      this.noteClearedEarly();
       if (change.reset) void this.fill();
       else if (change.executions.size > 0) this.receive(change.executions.keys());
     });
