@@ -99,7 +99,7 @@ def test_a_new_notebook_is_followed_when_it_is_saved_and_under_its_new_name(
             expect(mine.outputs(0)).to_have_count(0)
         page.keyboard.press("Control+s")  # asks for a name
         page.locator(".jp-Dialog input").first.fill("renamed.ipynb")
-        with page.expect_response(lambda one: one.request.method == "PUT" and "/api/contents/renamed" in one.url):
+        with page.expect_response(lambda one: one.request.method == "PUT" and "/api/contents/" in one.url):
             page.locator(".jp-Dialog .jp-mod-accept").click()
         first.open()
         expect(theirs.outputs(0)).to_have_text("one\ntwo\n")
@@ -507,7 +507,7 @@ def test_a_cell_that_is_cleared_before_the_document_knows_of_its_end_stays_clear
             is_holding = False
             for socket, message in held:
                 socket.send(message)
-            wait_until(lambda: history(lab)[0]["metadata"], "that it was cleared is noted", READY_S)
+            wait_on(mine.page, lambda: history(lab)[0]["metadata"], "that it was cleared is noted")
             assert not history(lab)[1]["metadata"], "of the run before nothing was"
     with tab(lab, browser, name) as again:
         expect(again.outputs(0)).to_have_text("first\n")

@@ -470,7 +470,7 @@ def test_what_a_kernel_has_started_in_a_group_of_its_own_survives_a_restart_as_i
     os.kill(pid, signal.SIGKILL)
 
 
-def test_restarts_leak_nothing(driven: Driven) -> None:
+def test_restarts_leak_nothing(driven: Driven, until: Until) -> None:
     agent = driven.agent_side
     relay = psutil.Process(driven.pid)
 

@@ -161,8 +161,8 @@ class Supervisor:
         return records
 
     def give_up_since(self, asked_at: float, now: float) -> None:
-        """Nothing was heard since ``asked_at``, although something was asked: end the agent, and start another. One that
-        has not come up yet is no reason to begin anew, before :data:`START_S`."""
+        """Nothing was heard since ``asked_at``, although something was asked: end the agent, and start another. One
+        that has not come up yet is no reason to begin anew, before :data:`START_S`."""
         hangs = self.heard_at < asked_at if self.ready else now - self._started_at >= START_S
         if self._process is not None and hangs:
             self._lost(now)
