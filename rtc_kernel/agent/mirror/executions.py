@@ -4,12 +4,12 @@ Pure. State: a :class:`Run` per open execution and per ended one that outputs ma
 into outputs: who calls hands them to ``run.outputs``.
 
 Theory. An end needs two signs, the ``execute_reply`` on shell and ``idle`` on iopub, and either may come first
-(messaging spec, "Request-Reply" and "Kernel status"). Each of the two channels keeps the kernel's order, and a
-shell (the main one, or one subshell) works through its requests one by one. So a sign that is missing is known
-to be lost, and the row to be ``lost``, once the same channel has shown the same sign of a later request: that is
-all :meth:`Executions.begin` and :meth:`Executions.receive_reply` need to end rows whose signs fell into a gap; where no
-execution follows, a request of any other kind does (:meth:`Executions.receive_sound`). Time alone ends nothing: what seems
-late (:data:`REPLY_S`) is a reason to ask.
+(messaging spec, "Request-Reply" and "Kernel status"). Each of the two channels keeps the kernel's order, and a shell
+(the main one, or one subshell) works through its requests one by one. So a sign that is missing is known to be lost,
+and the row to be ``lost``, once the same channel has shown the same sign of a later request: that is all
+:meth:`Executions.begin` and :meth:`Executions.receive_reply` need to end rows whose signs fell into a gap; where no
+execution follows, a request of any other kind does (:meth:`Executions.receive_sound`). Time alone ends nothing: what
+seems late (:data:`REPLY_S`) is a reason to ask.
 A request that did not pass us (a client that is connected to the kernel itself, or an attached kernel) has no
 reply here either: its row begins with ``execute_input`` and ends with ``idle``.
 """
