@@ -149,6 +149,7 @@ def test_a_notebook_at_a_users_server_has_its_history_without_any_proxied_port(h
     expect(owner.outputs(3)).to_have_text("begun\n")
     owner.interrupt()
     expect(owner.outputs(3).last).to_contain_text("KeyboardInterrupt")
+    expect(owner.prompt(3)).to_have_text(re.compile(r"\[\d+\]:"))
     owner.start(4)
     owner.panel.locator(".jp-Stdin-input").fill("Ada")
     owner.page.keyboard.press("Enter")

@@ -346,9 +346,13 @@ def test_what_takes_longer_goes_on_and_is_waited_for_or_stopped(shared: Running,
             gate.open()
             assert value_of(await waiting, "state") == "ok"
 
-            text = await assistant.begin(FOREVER)
+            text = await assistant.begin(f"print('on', flush=True); {FOREVER}")
             key = value_of(text, "execution").split(" ")[0]
+            while "\non\n" not in await assistant.text("wait", execution=key, timeout_s=0.5):
+                pass  # before, an interrupt may find ipykernel between two things
             stopped = await assistant.text("interrupt", execution=key)
+            if value_of(stopped, "state") == "running":  # it is waited for for 5 s
+                stopped = await assistant.error("wait", execution=key, timeout_s=60)
             assert value_of(stopped, "state") == "error"
             assert "KeyboardInterrupt" in stopped
             refused = await assistant.error("interrupt", execution=key)

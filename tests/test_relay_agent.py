@@ -196,6 +196,8 @@ def test_what_is_typed_is_not_tapped(driven: Driven) -> None:
 def test_an_answer_to_nothing_is_lost_and_nothing_breaks(driven: Driven) -> None:
     agent = driven.agent_side
     agent.answer("nobody asked")
+    come = driven.execute("assert get_ipython().kernel.stdin_socket.poll(30_000)")
+    assert come.reply["content"]["status"] == "ok", "else it may come behind the question"
     run = agent.submit("print(input())")
     agent.question(run)
     agent.answer("now")

@@ -13,6 +13,7 @@ import {
   executionAt,
   hasEnded,
   type LiveDocument,
+  type Mark,
   RTCError,
   type RoomName,
   type Stream,
@@ -161,7 +162,7 @@ describe("acting", { timeout: LONG }, () => {
     const doc = await scene.live();
     const run = await doc.run(endless);
     const id = await run.execution();
-    await until(doc, () => doc.executions.get(id)?.outputs.length);
+    await until(doc, () => (doc.executions.get(id)?.outputs.length ?? 0) > 0);
     await run.interrupt();
     expect((await run.ended()).error?.ename).toBe("KeyboardInterrupt");
     await expect(doc.interrupt(id)).rejects.toThrow(/refused/);
@@ -250,10 +251,13 @@ describe("reading", { timeout: LONG }, () => {
 
   test("marks say when the text had grown to where", async () => {
     const doc = await scene.live();
-    const run = await doc.run("import time\nfor n in range(3):\n    print(n, flush=True); time.sleep(0.2)");
-    const row = await run.ended();
-    const marks = await doc.transport.marks(row.id);
-    expect(marks.length).toBeGreaterThan(1);
+    const code = "import time\nfor n in range(3):\n    print(n, flush=True); time.sleep(0.2)";
+    const ran = async (): Promise<{ row: Execution; marks: Mark[] }> => {
+      const row = await (await doc.run(code)).ended();
+      return { row, marks: await doc.transport.marks(row.id) };
+    };
+    let { row, marks } = await ran();
+    while (marks.length < 2) ({ row, marks } = await ran()); // what a busy machine says at once has one time
     const [, chars, at] = marks[0] ?? [0, 0, 0];
     const before = executionAt(await doc.transport.execution(row.id), marks, at);
     expect(before).toMatchObject({ state: "running", finished_at: null });
