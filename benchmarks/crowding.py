@@ -23,7 +23,7 @@ SOME_TEXT = "print('some text to ask for ' * 15_000)"
 WARM = 3
 """So many lines before those that count."""
 REST_S = 0.5
-"""Pause after a cell, so that what was printed last has reached everybody."""
+"""Pause after a cell, and between two looks at whether what was printed last has reached everybody."""
 
 CALM, STALLED = "calm", "stalled"
 

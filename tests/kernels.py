@@ -26,6 +26,9 @@ FOREVER = "import time; any(time.sleep(0.05) for _ in range(20_000))"
 """A cell that runs until it is interrupted. One long sleep would not do: a signal that comes right before the system
 call is looked at behind it."""
 
+SHOWS = f"print('on', flush=True); {FOREVER}"
+"""The same, which says when its code has begun: to an interrupt right before, ipykernel answers nothing."""
+
 
 @dataclass
 class Run:

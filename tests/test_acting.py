@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernels import FOREVER, Gate, Running, start
+from kernels import FOREVER, SHOWS, Gate, Running, start
 from peers import StockPeer
 from serving import eventually
 from tornado.httpclient import HTTPRequest
@@ -68,9 +68,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 async def share(doc: Document, role: str, name: str) -> str:
     made = await call(doc.address, "POST", "/api/share", {"role": role, "name": name})
     return str(made["token"])
-
-
-SHOWS = f"print('on', flush=True); {FOREVER}"
 
 
 async def until_shown(run: Run) -> None:

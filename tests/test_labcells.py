@@ -427,40 +427,48 @@ def test_a_page_that_lost_messages_or_begins_a_new_epoch_shows_all_once(
 CELL_ID = "window.jupyterapp.shell.currentWidget.content.widgets[1].model.id"
 
 
+class Updates:
+    """Those of the document on their way to a browser's pages, which may be held back."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.is_holding = False
+        self.held: list[tuple[WebSocketRoute, str | bytes]] = []
+        browser.context.route_web_socket(re.compile("/channels"), self._relay)
+
+    def release(self) -> None:
+        self.is_holding = False
+        for socket, message in self.held:
+            socket.send(message)
+
+    def _relay(self, socket: WebSocketRoute) -> None:
+        def receive(message: str | bytes) -> None:
+            if self.is_holding and isinstance(message, bytes) and message[0] == 7:  # with a buffer, as updates are
+                self.held.append((socket, message))
+            else:
+                socket.send(message)
+
+        socket.connect_to_server().on_message(receive)
+
+
 @ends
 def test_a_cell_that_is_run_in_the_moment_its_outputs_come_back_shows_the_new_ones_alone(
     lab: JupyterServer, browser: Browser
 ) -> None:
-    is_holding = True
-    held: list[tuple[WebSocketRoute, str | bytes]] = []
-
-    def relay(socket: WebSocketRoute) -> None:
-        server = socket.connect_to_server()
-
-        def receive(message: str | bytes) -> None:
-            if is_holding and isinstance(message, bytes) and message[0] == 7:  # parts: with a buffer, as updates are
-                held.append((socket, message))
-            else:
-                socket.send(message)
-
-        server.on_message(receive)
-
     name = write_notebook(lab, "rtc-python", "n = globals().get('n', 0) + 1; print('run', n); n")
     with tab(lab, browser, name) as theirs:
         theirs.wait_ready()
         theirs.run(0, 1)
     with another(browser) as elsewhere:
-        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        updates = Updates(elsewhere)
+        updates.is_holding = True
         with tab(lab, elsewhere, name) as mine:
             mine.wait_ready()
-            wait_on(mine.page, lambda: held, "the history has come")
+            wait_on(mine.page, lambda: updates.held, "the history has come")
             mine.run(0, 2)
             wanted = ["run 2\n", "2"]
             expect(mine.outputs(0)).to_have_text(wanted)
             asked = mine.model(0)
-            is_holding = False
-            for socket, message in held:
-                socket.send(message)
+            updates.release()
             filled = "performance.getEntriesByName('rtc_kernel:filled').length"
             wait_until(lambda: mine.page.evaluate(filled), "the notebook is filled", READY_S)
             assert mine.model(0) == asked
@@ -476,37 +484,21 @@ def test_a_cell_that_is_cleared_before_the_document_knows_of_its_end_stays_clear
     lab: JupyterServer, browser: Browser
 ) -> None:
     """An agent, and what it says, may be late on a busy machine."""
-    is_holding = False
-    held: list[tuple[WebSocketRoute, str | bytes]] = []
-
-    def relay(socket: WebSocketRoute) -> None:
-        server = socket.connect_to_server()
-
-        def receive(message: str | bytes) -> None:
-            if is_holding and isinstance(message, bytes) and message[0] == 7:  # with a buffer, as updates are
-                held.append((socket, message))
-            else:
-                socket.send(message)
-
-        server.on_message(receive)
-
     name = write_notebook(lab, "rtc-python", "print('first')", "print('cleared')")
     with another(browser) as elsewhere:
-        elsewhere.context.route_web_socket(re.compile("/channels"), relay)
+        updates = Updates(elsewhere)
         with tab(lab, elsewhere, name) as mine:
             mine.wait_ready()
             mine.run(0, 1)
             mine.run(1, 2)
             expect(mine.open_history()).to_have_count(2)
-            is_holding = True
+            updates.is_holding = True
             mine.run(1, 3)
-            wait_on(mine.page, lambda: held, "the document's news have come")
+            wait_on(mine.page, lambda: updates.held, "the document's news have come")
             mine.prompt(1).click()
             mine.command("Clear Cell Output")
             expect(mine.outputs(1)).to_have_count(0)
-            is_holding = False
-            for socket, message in held:
-                socket.send(message)
+            updates.release()
             wait_on(mine.page, lambda: history(lab)[0]["metadata"], "that it was cleared is noted")
             assert not history(lab)[1]["metadata"], "of the run before nothing was"
     with tab(lab, browser, name) as again:

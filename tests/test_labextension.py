@@ -19,7 +19,7 @@ MISSING = missing("playwright", "jupyterlab")
 pytestmark = [*in_lab(MISSING), pytest.mark.usefixtures("kernels_end")]
 
 if TYPE_CHECKING or not MISSING:
-    from jupyterlab_page import Browser, another, press_twice, tab, write_notebook
+    from jupyterlab_page import Browser, another, tab, write_notebook
     from playwright.sync_api import expect
 
 
@@ -134,8 +134,7 @@ def test_cells_moved_and_deleted_while_another_page_runs_them_and_a_restart(
         mine.cell(0).locator(".jp-InputPrompt").click()
         mine.page.keyboard.press("Control+Shift+ArrowDown")
         expect(mine.cell(1).locator(".cm-content")).to_contain_text("two")
-        mine.cell(0).locator(".jp-InputPrompt").click()
-        press_twice(mine.page, "d")
+        mine.press_twice(0, "d")
         gate.open()
         expect(mine.outputs(0)).to_have_text("one\ntwo\n")
         expect(mine.prompt(0)).to_have_text("[1]:")

@@ -19,7 +19,7 @@ import mcp_types
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import FOREVER, Gate, Running, ask, post, start
+from kernels import FOREVER, SHOWS, Gate, Running, ask, post, start
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from serving import eventually
@@ -346,7 +346,7 @@ def test_what_takes_longer_goes_on_and_is_waited_for_or_stopped(shared: Running,
             gate.open()
             assert value_of(await waiting, "state") == "ok"
 
-            text = await assistant.begin(f"print('on', flush=True); {FOREVER}")
+            text = await assistant.begin(SHOWS)
             key = value_of(text, "execution").split(" ")[0]
             while "\non\n" not in await assistant.text("wait", execution=key, timeout_s=0.5):
                 pass  # before, an interrupt may find ipykernel between two things

@@ -18,7 +18,7 @@ import pytest
 from conftest import recorded
 from jupyter_client import AsyncMultiKernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
-from kernels import FOREVER, Running, ask, finish, gone, start
+from kernels import FOREVER, SHOWS, Running, ask, finish, gone, start
 from servers import jupyter_server
 from serving import eventually
 from test_cli_acting import rtc
@@ -135,7 +135,7 @@ def test_a_kernelspec_has_its_environment_and_says_how_it_is_interrupted(
     with start("odd") as running:
         assert running.execute(code).text == f"{tmp_path} hello $HOME $UNKNOWN None\n"
         assert f"--dir={home / 'data' / 'kernels' / 'odd'}" in running.child().cmdline()
-        msg_id = running.client.execute(f"print('on', flush=True); {FOREVER}")
+        msg_id = running.client.execute(SHOWS)
         until(lambda: any(row["id"] == msg_id and row["outputs"] for row in rows(running)), "it runs", 30)
         running.manager.interrupt_kernel()
         until(lambda: [row["state"] for row in rows(running)] == ["ok", "error"], "it was interrupted", 30)
@@ -271,7 +271,7 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
         assert session["kernel"]["name"] == "python3"
         async with front_of(server, kernel) as front:
             assert (await front.execute("print(1)"))[1] == "1\n"
-            sleeping = await front.begin(code := f"print('on', flush=True); {FOREVER}")
+            sleeping = await front.begin(SHOWS)
             await call(server, "POST", f"api/kernels/{kernel}/interrupt")
             assert (await front.finish(sleeping))["ename"] == "KeyboardInterrupt"
             assert (await front.execute("%rtc who"))[0]["status"] == "ok"
@@ -282,7 +282,7 @@ async def test_every_kernel_of_a_server_is_behind_the_relay(home: Path) -> None:
             assert (await front.execute("print(2)"))[1] == "2\n"
         again = await discovered(kernel)
         assert (again.kernel_name, again.url) == ("python3", before.url)
-        wanted = ["print(1)", code, "%rtc who", "print(2)"]
+        wanted = ["print(1)", SHOWS, "%rtc who", "print(2)"]
         rows = await history(again, "ok", "error", "ok", "ok")  # its agent has only just come
         assert [row["code"] for row in rows] == wanted
         processes = psutil.Process(again.relay_pid).children(recursive=True)
