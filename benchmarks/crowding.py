@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .figures import Compare, Line, Plan, Rounds, p95, percentile
-from .kernels import RTC, TIMEOUT_S, Kernel, running
+from .kernels import RTC, TICK, TIMEOUT_S, Kernel, running
 from .observers import Process, room
 
 PEERS = 500
 RATE = 20
-TICKS = "import time\nfor _ in range({}):\n    print('at', time.monotonic_ns(), flush=True)\n    time.sleep({})"
+TICKS = f"import time\nfor _ in range({{}}):\n    {TICK}\n    time.sleep({{}})"
 SOME_TEXT = "print('some text to ask for ' * 15_000)"
 """Twenty times as much is more than sockets take for a peer that does not read, and less than its outbox."""
 

@@ -6,13 +6,13 @@ from statistics import median
 
 from .executing import FLOOD
 from .figures import Compare, Line, Plan, Rounds, p95
-from .kernels import ARMS, BARE, RTC, both, running, settle
+from .kernels import ARMS, BARE, RTC, TICK, both, running, settle
 from .observers import peer, subscriber
 
 DIRECT = "rtc iopub"
 """A subscriber of another RTC kernel's iopub: what of the lag is the relay's."""
 
-TICKS = "import time\nfor _ in range({}): print('at', time.monotonic_ns(), flush=True); time.sleep(0.01)"
+TICKS = f"import time\nfor _ in range({{}}): {TICK}; time.sleep(0.01)"
 
 
 def visible(plan: Plan) -> list[Line]:

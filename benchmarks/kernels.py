@@ -28,6 +28,9 @@ DRAIN_MS = 100
 
 TIMEOUT_S = 120.0
 
+TICK = "print('at ' + str(time.monotonic_ns()) + '\\n', end='', flush=True)"
+"""Code that prints a line with its time, in one piece: what is written in several, a busy machine may cut."""
+
 LOG = "kernels.log"
 """What kernels write to stderr, in the private home."""
 

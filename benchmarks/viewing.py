@@ -17,7 +17,7 @@ from typing import Any
 
 from .executing import FLOOD
 from .figures import Compare, Line, Plan, Rounds, p95
-from .kernels import ARMS, BARE, RTC, TIMEOUT_S, Kernel, both, running, settle
+from .kernels import ARMS, BARE, RTC, TICK, TIMEOUT_S, Kernel, both, running, settle
 from .observers import subscriber
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -26,7 +26,7 @@ SIZE = {"width": 1280, "height": 900}
 
 POLL_S = 0.02
 
-TICKS = "import time\nfor _ in range({}): print('at', time.monotonic_ns(), flush=True); time.sleep(0.05)"
+TICKS = f"import time\nfor _ in range({{}}): {TICK}; time.sleep(0.05)"
 
 WATCH = """
 window.seen = { at: {}, tasks: [], wanted: null, found: null };

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,37 @@ call is looked at behind it."""
 
 SHOWS = f"print('on', flush=True); {FOREVER}"
 """The same, which says when its code has begun: to an interrupt right before, ipykernel answers nothing."""
+
+
+def joined(pieces: Iterable[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Messages or outputs, each its type and what it says. Between two of other types there is each stream once, by its
+    name: where a text is cut (within one `print` too), and which of two streams comes first, hangs on ipykernel's
+    timer."""
+    whole: list[tuple[str, dict[str, Any]]] = []
+    for is_stream, group in itertools.groupby(pieces, lambda piece: piece[0] == "stream"):
+        if not is_stream:
+            whole += group
+            continue
+        streams: dict[str, dict[str, Any]] = {}
+        for _, content in group:
+            earlier = streams.get(content["name"], {"text": ""})
+            streams[content["name"]] = {**content, "text": earlier["text"] + "".join(content["text"])}
+        whole += (("stream", streams[name]) for name in sorted(streams))
+    return whole
+
+
+def printed(notebook: dict[str, Any]) -> list[str]:
+    """What each code cell of a notebook has printed."""
+    return [
+        "".join(output.get("text", "") for output in cell["outputs"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+
+
+def joined_outputs(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """The outputs of a notebook's cell, with streams as :func:`joined` has them."""
+    return [output for _, output in joined((output["output_type"], output) for output in cell.get("outputs", ()))]
 
 
 @dataclass

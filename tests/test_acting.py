@@ -122,7 +122,7 @@ def test_a_frontend_sees_the_run_of_a_request(scene: Scene) -> None:
                 if message["parent_header"].get("msg_id") == key and message["msg_type"] == "stream":
                     return str(message["content"]["text"])
 
-        assert await asyncio.to_thread(seen) == "from a row\n"
+        assert (await asyncio.to_thread(seen)).startswith("from a row")
 
     scene.play(act)
 

@@ -128,7 +128,7 @@ def test_an_interrupt_is_an_answer(bare: Running) -> None:
         f"    print('begun', flush=True)\n    {FOREVER}",
     )
     send(bare, "comm_open", "c", target_name="slow")
-    while bare.client.get_iopub_msg(timeout=30)["content"].get("text") != "begun\n":
+    while bare.client.get_iopub_msg(timeout=30)["msg_type"] != "stream":
         pass
     bare.manager.interrupt_kernel()
     assert said(bare, "c") == ("comm_msg", {"error": "KeyboardInterrupt: "})

@@ -508,7 +508,7 @@ def test_exec_shows_the_outputs_and_returns_how_the_run_ended(live: Running) -> 
 
 
 def test_exec_tells_events_as_json(live: Running) -> None:
-    done = rtc("exec", "--json", "print('a'); 1/0")
+    done = rtc("exec", "--json", "print('a', end=''); 1/0")
     acknowledged, *rest = told = events(done)
     assert done.returncode == 1
     assert [event["event"] for event in told if event["event"] != "execution"] == [
@@ -516,7 +516,7 @@ def test_exec_tells_events_as_json(live: Running) -> None:
     ]  # fmt: skip
     assert acknowledged["by"] == "owner"
     first, second = [event for event in rest if event["event"] == "output"]
-    assert (first["position"], first["output"]["text"]) == (0, "a\n")
+    assert (first["position"], first["output"]["text"]) == (0, "a")
     assert (second["position"], second["output"]["ename"]) == (1, "ZeroDivisionError")
     end = told[-1]
     assert (end["state"], end["exit_code"], end["reason"]) == ("error", 1, None)
@@ -543,7 +543,7 @@ def test_a_json_reader_can_follow_what_is_cleared_and_updated(tmp_path: Path) ->
             steps["'two'"].code + "clear_output(); print('last')",
         ]
     )
-    outputs: dict[int, dict[str, Any]] = {}
+    outputs: dict[int, str] = {}
     seen = []
     with subprocess.Popen([*COMMAND, "exec", "--json", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -551,12 +551,16 @@ def test_a_json_reader_can_follow_what_is_cleared_and_updated(tmp_path: Path) ->
             if event["event"] == "clear":
                 outputs.clear()
             elif event["event"] == "output":
-                outputs[event["position"]] = event["output"]
-                seen.append(event["output"]["text"] or event["output"]["data"]["text/plain"])
+                position, output = event["position"], event["output"]
+                if output["output_type"] == "stream":  # what is new of it
+                    outputs[position] = outputs.get(position, "") + output["text"]
+                else:
+                    outputs[position] = output["data"]["text/plain"]
+                seen.append(outputs[position])
                 if seen[-1] in steps:
                     steps[seen[-1]].open()
-    assert [output["text"] for output in outputs.values()] == ["last\n"]
-    assert seen == ["'one'", "x\n", "'two'", "last\n"]
+    assert list(outputs.values()) == ["last\n"]
+    assert [shown for shown in seen if shown not in ("x", "last")] == ["'one'", "x\n", "'two'", "last\n"]
 
 
 def test_the_same_cell_is_run_once_unless_it_is_queued(live: Running, gate: Gate) -> None:
@@ -575,7 +579,7 @@ def test_the_same_cell_is_run_once_unless_it_is_queued(live: Running, gate: Gate
             heard += map(json.loads, out.splitlines())
     first, joined = said
     assert joined[-1]["execution"] == first[-1]["execution"]
-    assert [event["output"]["text"] for event in joined if event["event"] == "output"] == ["ran\n"]
+    assert "".join(event["output"]["text"] for event in joined if event["event"] == "output") == "ran\n"
     again = rtc("exec", "--json", "--cell", "c", "--queue", "print('ran')")
     assert events(again)[-1]["execution"] != joined[-1]["execution"]
 

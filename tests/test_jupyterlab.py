@@ -76,7 +76,7 @@ def answer(notebook: NotebookPage, cell: int, text: str) -> None:
 
 def stop(notebook: NotebookPage, cell: int) -> None:
     notebook.start(cell)
-    expect(notebook.outputs(cell)).to_have_text("asleep\n")
+    expect(notebook.outputs(cell)).to_have_text(re.compile(r"asleep\n"))
     expect(notebook.prompt(cell)).to_have_text("[*]:")
     expect(notebook.indicator).to_have_attribute("data-status", "busy")
     notebook.interrupt()

@@ -147,11 +147,12 @@ def test_attach_follows_a_kernel_of_such_a_manager_over_a_restart(home: Path, un
 
 
 def shown(client: BlockingKernelClient, text: str) -> None:
-    """Until this is in an output."""
-    while True:
+    """Until this line has been printed."""
+    printed = ""
+    while f"{text}\n" not in printed:
         message = client.get_iopub_msg(timeout=PATIENCE_S)
-        if message["msg_type"] == "stream" and text in message["content"]["text"]:
-            return
+        if message["msg_type"] == "stream":
+            printed += message["content"]["text"]
 
 
 def answered(client: BlockingKernelClient, msg_id: str, value: str) -> str:

@@ -9,14 +9,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
 import pytest
-from kernels import left_behind
+from kernels import joined_outputs, left_behind
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -80,26 +80,14 @@ def made(*cells: NotebookNode, kernel: str = "python3") -> NotebookNode:
 
 def told(notebook: NotebookNode) -> list[dict[str, Any]]:
     """A notebook's cells without what two runs need not have in common: ids, times, addresses, process numbers,
-    and where a stream is cut into messages, which hangs on ipykernel's timer."""
+    and how streams are cut into messages, which hangs on ipykernel's timer."""
     cells = json.loads(re.sub(r"ipykernel_\d+|0x[0-9a-f]+", "…", nbformat.writes(notebook)))["cells"]
     for cell in cells:
         del cell["id"]
         for name in ("execution", "papermill"):
             cell["metadata"].pop(name, None)
-        cell["outputs"] = joined(cell.get("outputs", ()))
+        cell["outputs"] = joined_outputs(cell)
     return list(cells)
-
-
-def joined(outputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Outputs with neighbouring pieces of one stream as one."""
-    whole: list[dict[str, Any]] = []
-    for output in outputs:
-        if output["output_type"] == "stream":
-            output = {**output, "text": "".join(output["text"])}
-            if whole and whole[-1].get("name") == output["name"]:
-                output["text"] = whole.pop()["text"] + output["text"]
-        whole.append(output)
-    return whole
 
 
 def through_nbclient(kernel: str, path: Path) -> NotebookNode:

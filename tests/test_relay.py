@@ -17,7 +17,7 @@ import pytest
 import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.session import Session
-from kernels import FOREVER, Gate, Running, ask, control, finish, gone, reply_to, start
+from kernels import FOREVER, Gate, Running, ask, control, finish, gone, joined, reply_to, start
 
 from rtc_kernel import discovery
 
@@ -36,13 +36,16 @@ SCENARIOS = {
 
 
 def shape(running: Running, code: str) -> list[object]:
-    """A run without what must differ: ids, times, versions."""
+    """A run without what may differ: ids, times, versions, where a stream is cut into messages."""
     run = running.execute(code, user_expressions={"y": "1+1"})
     volatile = {"traceback", "engine_info"}
-    messages = [
-        (m["msg_type"], {k: v for k, v in m["content"].items() if k not in volatile}, sorted(m["parent_header"]))
+    messages = joined(
+        (
+            m["msg_type"],
+            {k: v for k, v in m["content"].items() if k not in volatile} | {"parent": sorted(m["parent_header"])},
+        )
         for m in run.iopub
-    ]
+    )
     reply = {k: v for k, v in run.reply["content"].items() if k not in volatile}
     return [messages, reply, sorted(run.reply["metadata"])]
 

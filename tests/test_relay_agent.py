@@ -15,7 +15,7 @@ import pytest
 from conftest import wait_until
 from driven import Driven, drive, write_spec
 from jupyter_client import BlockingKernelClient
-from kernels import FOREVER, Gate, Run, finish, gone, reply_to
+from kernels import FOREVER, Gate, Run, finish, gone, joined, reply_to
 
 from rtc_kernel import link
 from rtc_kernel.link import Channel, Way
@@ -49,12 +49,13 @@ def submitted(driven: Driven, code: str) -> list[str]:
 
 
 def runs(client: BlockingKernelClient, code: str) -> str:
-    """Begin an execution that prints something, and wait until it does."""
-    msg_id = client.execute(code)
-    while True:
+    """Begin an execution that prints something, and wait for its first line."""
+    msg_id, printed = client.execute(code), ""
+    while "\n" not in printed:
         message = client.get_iopub_msg(timeout=30)
         if message["parent_header"].get("msg_id") == msg_id and message["msg_type"] == "stream":
-            return str(msg_id)
+            printed += message["content"]["text"]
+    return str(msg_id)
 
 
 def restarted(driven: Driven, lives: int = 2, timeout_s: float = 20.0) -> psutil.Process:
@@ -91,7 +92,8 @@ def test_every_frontend_sees_a_run_of_the_agents(driven: Driven) -> None:
                 message = client.get_iopub_msg(timeout=30)
                 if message["parent_header"].get("msg_id") == run:
                     seen.append(message)
-            assert [m["msg_type"] for m in seen] == ["status", "execute_input", "stream", "status"]
+            kinds = [kind for kind, _ in joined((message["msg_type"], message["content"]) for message in seen)]
+            assert kinds == ["status", "execute_input", "stream", "status"]
             with pytest.raises(queue.Empty):
                 reply_to(client, run, timeout=0)  # of its kernel_info there may be another one
     finally:

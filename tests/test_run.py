@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 import pytest
 from conftest import recorded
-from kernels import FOREVER, Gate
+from kernels import FOREVER, Gate, joined_outputs, printed
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -39,14 +39,6 @@ def go(path: Path, **options: Any) -> tuple[Outcome, list[Progress]]:
     told: list[Progress] = []
     outcome = asyncio.run(run.run_notebook(Run(notebook=path, **options), told.append))
     return outcome, told
-
-
-def texts(outcome: Outcome) -> list[str]:
-    return [
-        "".join(output.get("text", "") for output in cell.outputs)
-        for cell in outcome.notebook.cells
-        if cell.cell_type == "code"
-    ]
 
 
 @pytest.fixture
@@ -156,6 +148,7 @@ def test_a_run_gives_the_notebook_that_nbclient_gives_on_the_bare_kernel(tmp_pat
         nbformat.validate(made)
         for cell in made.cells:
             cell.metadata.pop("execution", None)  # times
+            cell.outputs = joined_outputs(cell)
     assert outcome.notebook == bare
     ended = [progress for progress in told if isinstance(progress, CellEnded)]
     assert [(cell.number, cell.count, cell.state) for cell in ended] == [
@@ -170,13 +163,13 @@ def test_a_run_gives_the_notebook_that_nbclient_gives_on_the_bare_kernel(tmp_pat
 def test_the_kernel_works_in_the_notebook_s_directory_and_knows_its_path(tmp_path: Path) -> None:
     path = notebook(tmp_path / "my notebook.ipynb", "import os; print(os.getcwd(), os.environ['JPY_SESSION_NAME'])")
     outcome, _ = go(path)
-    assert texts(outcome) == [f"{tmp_path} {path}\n"]
+    assert printed(outcome.notebook) == [f"{tmp_path} {path}\n"]
 
 
 def test_parameters_are_assigned_behind_the_tagged_cell(tmp_path: Path) -> None:
     path = notebook(tmp_path / "n.ipynb", new_code_cell("x = 1", metadata={"tags": ["parameters"]}), "print(x)")
     outcome, _ = go(path, parameters={"x": ["é", None]})
-    assert texts(outcome) == ["", "", "['é', None]\n"]
+    assert printed(outcome.notebook) == ["", "", "['é', None]\n"]
 
 
 def test_an_error_ends_the_run_with_the_cell_s_traceback(tmp_path: Path) -> None:
@@ -190,7 +183,7 @@ def test_an_error_ends_the_run_with_the_cell_s_traceback(tmp_path: Path) -> None
 
 def test_errors_may_be_allowed(tmp_path: Path) -> None:
     outcome, _ = go(notebook(tmp_path / "n.ipynb", "1/0", "print(3)"), allow_errors=True)
-    assert (outcome.state, texts(outcome)[1]) == ("ok", "3\n")
+    assert (outcome.state, printed(outcome.notebook)[1]) == ("ok", "3\n")
 
 
 def test_a_cell_that_takes_too_long_ends_the_run(tmp_path: Path) -> None:
@@ -210,7 +203,7 @@ def test_a_kernel_that_dies_ends_the_run_and_says_how(tmp_path: Path, code: str,
     assert (outcome.state, outcome.exit_code) == ("lost", 1)
     assert "cell 2 of 2: the kernel died" in outcome.message
     assert says in outcome.message
-    assert texts(outcome)[0] == "1\n"
+    assert printed(outcome.notebook)[0] == "1\n"
 
 
 def test_a_kernel_that_does_not_start_is_told(tmp_path: Path, home: Path) -> None:
@@ -231,7 +224,7 @@ def test_another_language_runs_with_its_wrapper(bash: str, tmp_path: Path) -> No
     cells = (new_code_cell("N=1", metadata={"tags": ["parameters"]}), 'echo "n is $N"')
     outcome, _ = go(notebook(tmp_path / "n.ipynb", *cells, kernel="bash", language="bash"), parameters={"N": 42})
     assert outcome.state == "ok"
-    assert texts(outcome)[-1] == "n is 42\n"
+    assert printed(outcome.notebook)[-1] == "n is 42\n"
 
 
 def test_a_notebook_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -334,7 +327,7 @@ def test_ctrl_c_interrupts_the_cell_and_writes_what_there_is(tmp_path: Path, unt
     assert "rtc_kernel/run.py" not in err, "no traceback of ours; the kernel may log that it was interrupted"
     assert "cell 2 of 3: interrupted" in err
     made = nbformat.read(out, 4)
-    assert made.cells[0].outputs[0].text == "before\n"
+    assert printed(made)[0] == "before\n"
     assert made.cells[1].outputs[0].ename == "KeyboardInterrupt"
     assert made.cells[2].outputs == []
     assert discovery.live() == []
@@ -348,14 +341,14 @@ def test_a_second_ctrl_c_ends_a_run_whose_cell_does_not_listen(tmp_path: Path, u
         interrupt(process, tmp_path, until)
         process.communicate(timeout=60)
     assert process.returncode == 130
-    assert nbformat.read(tmp_path / "out.ipynb", 4).cells[0].outputs[0].text == "before\n"
+    assert printed(nbformat.read(tmp_path / "out.ipynb", 4))[0] == "before\n"
     until(lambda: not discovery.live(), "no kernel is left")
 
 
 def test_no_process_and_no_connection_file_is_left(tmp_path: Path, home: Path) -> None:
     began = time.time()
     outcome, _ = go(notebook(tmp_path / "n.ipynb", "import os; print(os.getpid())"))
-    assert not discovery.is_alive(int(texts(outcome)[0]), before=time.time())
+    assert not discovery.is_alive(int(printed(outcome.notebook)[0]), before=time.time())
     assert list((home / "runtime").glob("kernel-*.json")) == []
     assert time.time() - began < 60
     assert os.getpid()
@@ -380,7 +373,7 @@ def test_a_run_that_lingers_has_written_its_notebook_and_can_be_followed_until_i
     reader.start()
     until(lambda: any("The link stays for 1 h" in line for line in said), "it lingers", 60)
     cells = nbformat.read(out, as_version=4).cells
-    assert [output.output_type for cell in cells for output in cell.outputs] == ["stream", "error"]
+    assert [output["output_type"] for cell in cells for output in joined_outputs(cell)] == ["stream", "error"]
     (live,) = discovery.live()
     recorded(live.kernel_id, "ok", "error")
     child.send_signal(signal.SIGINT)
