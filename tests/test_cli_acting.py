@@ -718,7 +718,7 @@ for _ in range(2400):
 
 def test_a_second_ctrl_c_leaves_the_run_to_itself(live: Running, until: Until) -> None:
     with terminal("exec", STUBBORN) as shown:
-        until(shown.has("begun"), "it runs", 20)
+        until(shown.has("begun\r\n"), "it runs", 20)
         shown.interrupt()
         until(shown.has("no\r\n"), "it was interrupted, and goes on", 20)
         shown.interrupt()
