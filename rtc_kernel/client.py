@@ -36,8 +36,7 @@ from pycrdt import ArrayEvent, Doc, Map, MapEvent, Subscription
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
-from . import discovery, rooms, schema, yproto
-from .dialing import dial, hang_up
+from . import dialing, discovery, rooms, schema, yproto
 from .errors import CLOSE_CODES, LocalError, MissingError, Reason, RefusedError, RemoteError, SetupError
 from .excerpts import new_outputs
 from .requesting import Requester, Socket, Ticket
@@ -191,18 +190,16 @@ async def _fetch(
 ) -> HTTPResponse:
     http = AsyncHTTPClient(force_instance=True, max_body_size=MAX_MESSAGE_BYTES)
     try:
-        answer = await http.fetch(
-            HTTPRequest(
-                address.url + path,
-                method,
-                headers={**address.headers(), **headers},
-                ssl_options=address.trust(),
-                body=json.dumps(body or {}) if method in ("POST", "PUT") else None,
-                connect_timeout=REQUEST_S,
-                request_timeout=REQUEST_S,
-            ),
-            raise_error=False,
+        request = HTTPRequest(
+            address.url + path,
+            method,
+            headers={**address.headers(), **headers},
+            ssl_options=address.trust(),
+            body=json.dumps(body or {}) if method in ("POST", "PUT") else None,
+            connect_timeout=REQUEST_S,
+            request_timeout=REQUEST_S,
         )
+        answer = await dialing.answer(http.fetch(request, raise_error=False))
     except (HTTPClientError, OSError) as exc:  # no answer is an error in any case
         raise _nobody(address, exc) from exc
     finally:
@@ -1061,7 +1058,7 @@ class Document:
             try:
                 worked = await requester.run(socket, epoch)
             finally:
-                hang_up(socket)
+                dialing.hang_up(socket)
             reason = _BY_CODE.get(socket.close_code or 0)
             if reason in _FINAL:
                 raise _RefusedForGoodError(reason)
@@ -1108,7 +1105,7 @@ class Document:
             try:
                 await self._read(socket, replica)
             finally:
-                hang_up(socket)
+                dialing.hang_up(socket)
             reason = _BY_CODE.get(socket.close_code or 0)
             self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
             if reason in _FINAL:
@@ -1128,7 +1125,7 @@ class Document:
             request_timeout=REQUEST_S,
         )
         try:
-            return await dial(request, max_message_bytes=MAX_MESSAGE_BYTES, ping_s=PING_S)
+            return await dialing.dial(request, max_message_bytes=MAX_MESSAGE_BYTES, ping_s=PING_S)
         except HTTPClientError as exc:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
             if reason is None:

@@ -1,15 +1,19 @@
-"""How is a WebSocket opened and closed by who may lose interest at any time?
+"""How is a WebSocket opened and closed, and a question asked, by who may lose interest at any time?
 
 Door (tornado), the same for those who follow a document and those who publish it. What tornado leaves open: a
-connection whose making is cancelled is made all the same, and ``close`` waits for the other end.
+connection whose making is cancelled is made all the same, a request goes on, and ``close`` waits for the other end.
+Where the loop ends meanwhile, the socket stays open until Python finds it: a ``ResourceWarning`` at any later place.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from tornado.httpclient import HTTPRequest
+from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+PARTING_S = 0.2
+"""How long who is cancelled waits for what is under way, so that it is closed: on one machine it takes milliseconds."""
 
 
 async def dial(
@@ -25,6 +29,17 @@ async def dial(
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
         connecting.add_done_callback(_hang_up_late)
+        await asyncio.wait((connecting,), timeout=PARTING_S)
+        raise
+
+
+async def answer(asked: asyncio.Future[HTTPResponse]) -> HTTPResponse:
+    """The answer to a request; who is cancelled leaves when it is there, or after :data:`PARTING_S`."""
+    try:
+        return await asyncio.shield(asked)
+    except asyncio.CancelledError:
+        asked.add_done_callback(_look_at)
+        await asyncio.wait((asked,), timeout=PARTING_S)
         raise
 
 
@@ -37,6 +52,12 @@ def hang_up(socket: WebSocketClientConnection) -> None:
     socket.close()
     if stream is not None:
         stream.close()
+
+
+def _look_at(asked: asyncio.Future[HTTPResponse]) -> None:
+    """Nobody wants to know any more, and asyncio would complain."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def _hang_up_late(connecting: asyncio.Future[WebSocketClientConnection]) -> None:

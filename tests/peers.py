@@ -115,6 +115,7 @@ async def dial(address: Address, room: str, epoch: str | None = None) -> WebSock
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
         connecting.add_done_callback(lambda done: done.exception() or hang_up(done.result()))
+        await asyncio.wait((connecting,), timeout=1)  # else a loop that ends now leaves its socket open
         raise
 
 

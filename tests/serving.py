@@ -24,6 +24,7 @@ from rtc_kernel.agent.serve.access import Role, Tokens
 from rtc_kernel.agent.serve.passage import Passage
 from rtc_kernel.agent.serve.websocket import Server
 from rtc_kernel.config import RTCKernel
+from rtc_kernel.dialing import hang_up
 from rtc_kernel.errors import MissingError
 from rtc_kernel.moments import Growth
 from rtc_kernel.notebook import to_notebook
@@ -272,7 +273,7 @@ async def serving(
         yield served
     finally:
         for connection in served.connections:
-            connection.close()
+            hang_up(connection)
         await server.stop()
         AsyncHTTPClient().close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import wait_until
 from kernels import Gate
 from servers import JupyterServer
 from tools import in_lab, missing
@@ -19,7 +20,7 @@ MISSING = missing("playwright", "jupyterlab")
 pytestmark = [*in_lab(MISSING), pytest.mark.usefixtures("kernels_end")]
 
 if TYPE_CHECKING or not MISSING:
-    from jupyterlab_page import Browser, another, tab, write_notebook
+    from jupyterlab_page import Browser, another, history, tab, write_notebook
     from playwright.sync_api import expect
 
 
@@ -50,7 +51,7 @@ def test_what_came_while_nobody_looked_is_in_the_saved_notebook_in_full(
         notebook.wait_ready()
         for cell in range(4):
             notebook.start(cell)
-        expect(notebook.prompt(3)).to_have_text("[*]:")
+        wait_until(lambda: len(history(lab)) == 4, "all have left the page", 30)
     gate.open()
     with tab(lab, browser, name) as notebook:
         expect(notebook.prompt(3)).to_have_text("[4]:")

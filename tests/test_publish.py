@@ -18,7 +18,7 @@ from serving import KERNEL, SmallBackend, eventually
 from tornado.websocket import websocket_connect
 
 import rtc_kernel
-from rtc_kernel import hocuspocus, relayed, rooms, yproto
+from rtc_kernel import dialing, hocuspocus, relayed, rooms, yproto
 from rtc_kernel.agent.serve import outward, publish
 from rtc_kernel.agent.serve.access import Role
 from rtc_kernel.agent.serve.publish import Publishers
@@ -298,7 +298,7 @@ async def write_to(url, name, token):
     await socket.write_message(hocuspocus.frame(name, yproto.update(replica._doc.get_update())), binary=True)
     while not isinstance(hocuspocus.read_frame(await socket.read_message())[1], hocuspocus.Status):
         pass
-    socket.close()
+    dialing.hang_up(socket)
 
 
 @real
@@ -762,7 +762,7 @@ async def write_rows(url, name, token, doc, *rows, until=lambda: True):
         message = hocuspocus.read_frame(await socket.read_message())[1]
         if isinstance(message, hocuspocus.Status | hocuspocus.Closed | hocuspocus.Refused):
             await eventually(until, "what was written is there", 30)
-            socket.close()
+            dialing.hang_up(socket)
             return None if isinstance(message, hocuspocus.Refused) else message
 
 

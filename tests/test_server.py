@@ -25,6 +25,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from rtc_kernel import discovery, schema, yproto
+from rtc_kernel.dialing import hang_up
 from rtc_kernel.tables import Execution, ExecutionState
 
 Message = dict[str, Any]
@@ -157,7 +158,7 @@ async def front_of(server: JupyterServer, kernel: str) -> AsyncIterator[Front]:
         await eventually(answers, "the kernel answers on both channels", 60)
         yield front
     finally:
-        connection.close()
+        hang_up(connection)
 
 
 async def discovered(kernel: str) -> discovery.LiveKernel:

@@ -17,8 +17,11 @@ test("the example of the README follows a kernel and runs code in it", async () 
     vi.spyOn(console, "log").mockImplementation((...said) => void lines.push(said));
     await import("./example.ts");
     vi.restoreAllMocks();
-    expect(lines[0]).toEqual([expect.any(Number), "executions"]);
-    expect(lines.map((said) => said[1])).toContain("ok");
+    const [[count, what] = []] = lines;
+    expect([0, 1]).toContain(count);
+    expect(what).toBe("executions");
+    // A run that is over before the first look is no change.
+    if (count === 0) expect(lines.map((said) => said[1])).toContain("ok");
     expect(lines.at(-1)?.[0]).toMatchObject([{ text: "hello\n" }, { data: { "text/plain": "42" } }]);
   } finally {
     await scene.stop();
