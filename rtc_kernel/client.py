@@ -36,7 +36,8 @@ from pycrdt import ArrayEvent, Doc, Map, MapEvent, Subscription
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
-from . import dialing, discovery, rooms, schema, yproto
+from . import discovery, rooms, schema, yproto
+from .dialing import answer_of, dial, hang_up
 from .errors import CLOSE_CODES, LocalError, MissingError, Reason, RefusedError, RemoteError, SetupError
 from .excerpts import new_outputs
 from .requesting import Requester, Socket, Ticket
@@ -199,7 +200,7 @@ async def _fetch(
             connect_timeout=REQUEST_S,
             request_timeout=REQUEST_S,
         )
-        answer = await dialing.answer(http.fetch(request, raise_error=False))
+        answer = await answer_of(http.fetch(request, raise_error=False))
     except (HTTPClientError, OSError) as exc:  # no answer is an error in any case
         raise _nobody(address, exc) from exc
     finally:
@@ -1058,7 +1059,7 @@ class Document:
             try:
                 worked = await requester.run(socket, epoch)
             finally:
-                dialing.hang_up(socket)
+                hang_up(socket)
             reason = _BY_CODE.get(socket.close_code or 0)
             if reason in _FINAL:
                 raise _RefusedForGoodError(reason)
@@ -1105,7 +1106,7 @@ class Document:
             try:
                 await self._read(socket, replica)
             finally:
-                dialing.hang_up(socket)
+                hang_up(socket)
             reason = _BY_CODE.get(socket.close_code or 0)
             self.trouble = f"the connection was closed: {reason or socket.close_code or 'no reason given'}"
             if reason in _FINAL:
@@ -1125,7 +1126,7 @@ class Document:
             request_timeout=REQUEST_S,
         )
         try:
-            return await dialing.dial(request, max_message_bytes=MAX_MESSAGE_BYTES, ping_s=PING_S)
+            return await dial(request, max_message_bytes=MAX_MESSAGE_BYTES, ping_s=PING_S)
         except HTTPClientError as exc:
             reason = {401: Reason.UNAUTHORIZED, 403: Reason.UNAUTHORIZED, 404: Reason.NO_SUCH_ROOM}.get(exc.code)
             if reason is None:

@@ -33,7 +33,7 @@ async def dial(
         raise
 
 
-async def answer(asked: asyncio.Future[HTTPResponse]) -> HTTPResponse:
+async def answer_of(asked: asyncio.Future[HTTPResponse]) -> HTTPResponse:
     """The answer to a request; who is cancelled leaves when it is there, or after :data:`PARTING_S`."""
     try:
         return await asyncio.shield(asked)
